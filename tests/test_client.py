@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def test_predictions_are_those_of_the_workspace(url: str, learner: ConPET) -> No
         assert [near.task for near in alone.explanation.nearest] == [SECOND.name] * len(alone.explanation.nearest)
         with pytest.raises(DataError, match="inputs: row 2: empty text") as raised:
             client.predict(["fine", " "])
+        assert same(client.predict([{"text": text} for text in TEXTS], top_n=2), expected)
     assert raised.value.request_id
 
 
@@ -86,13 +88,14 @@ def test_tasks_are_listed_learned_and_removed(url: str, learner: ConPET) -> None
         assert client.labels() == learner.owners
         assert [version.labels for version in client.versions(SECOND.name)] == [SECOND.labels]
 
-        stages: list[str] = []
+        told: list[tuple[str, float]] = []
         job = client.learn(THIRD, needed_since=datetime.now(UTC).date() - timedelta(days=2))
-        done = client.wait(job, timeout=240, progress=lambda stage, share: stages.append(stage))
+        done = client.wait(job, timeout=240, progress=lambda stage, share: told.append((stage, share)))
         assert client.cost()["versions"][-1]["late_days"] == 2 * len(THIRD.labels)
         assert (done.state, done.tasks, done.kind) == (JobState.SUCCEEDED, (THIRD.name,), JobKind.LEARN)
         assert done.result is not None
-        assert stages
+        assert told
+        assert all(one != other for one, other in pairwise(told))
         assert client.wait(client.learn(THIRD, evaluate=False)).result["tasks"][0]["skipped"]  # type: ignore[index]
         generation = done.result["generation"]
         assert client.predict(THIRD.test[0].text, min_generation=generation)[0].task == THIRD.name
@@ -282,6 +285,10 @@ def test_an_unreachable_server_and_wrong_arguments() -> None:
             Client(wrong)
     with pytest.raises(ConfigError, match="top_n=0"):
         Client(URL).predict("x", top_n=0)
+    with pytest.raises(DataError, match=r"inputs: row 2: is of type int; give a text"):
+        Client(URL).predict(["fine", 5])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="send a data file with `learn_file`"):
+        Client(URL).learn("cards.csv")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="a server takes JSONL, CSV and Parquet"):
         Client(URL).learn_file("x.xml")
 

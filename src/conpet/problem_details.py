@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -25,6 +26,23 @@ RETRY_SECONDS = 1
 """Seconds after which a client may try again, where nothing better is known."""
 SHOWN = 100
 """Most errors listed in one problem."""
+_OF_A_REQUEST = (
+    (r"`--extend` adds", "`extend` adds"),
+    (r"`--name (.+?)` learns", r"the name \1 learns"),
+    (r"`--mixed` adds their examples .*as a new task", "send their rows with `extend`, and the others as a task"),
+    (r"`--mixed` instead of .*`learn_mixed`\)", "Send their rows as a new task"),
+    (r" \(--[a-z]+-column names another\)", ""),
+    (r"\. Name the one to read: --([a-z]+)-column NAME .*", r". Name the one to read `\1`"),
+    (r", or read it with --encoding (\S+)", r", or add `charset=\1` to the content type"),
+    (r", or name its encoding \(--encoding\)", ", or add its `charset` to the content type"),
+    (r"; give another --encoding", "; give another `charset`"),
+    (
+        r"; give its name the ending \.gz",
+        "; send it with `Content-Encoding: gzip`, or with `format=csv.gz` or `jsonl.gz`",
+    ),
+    (r"; give its name the ending \.\w+", "; send it without compression, or as gzip"),
+)
+"""What messages say of options of the command line, and what it is in a request."""
 
 
 class ApiProblem(Exception):  # noqa: N818 - the term of RFC 9457
@@ -66,7 +84,7 @@ def problem_of(error: Exception) -> ApiProblem:
         case ApiProblem():
             return error
         case DataError():
-            return ApiProblem(422, "invalid-data", error.summary, errors=_data_problems(error))
+            return _data_problem(error)
         case UnknownNameError():
             return ApiProblem(404, "not-found", str(error))
         case IdempotencyError() | TooManyJobsError() | GateRefusedError() | CandidateOutdatedError():
@@ -115,10 +133,22 @@ def _change_problem(
     return too_busy(429, "too-many-jobs", str(error), 10)
 
 
-def _data_problems(error: DataError) -> list[dict[str, Any]]:
-    return [
-        {"source": problem.file, "row": problem.row, "detail": problem.reason} for problem in error.problems[:SHOWN]
+def _data_problem(error: DataError) -> ApiProblem:
+    sources = list(dict.fromkeys(problem.file for problem in error.problems))
+    ordered = sorted(error.problems, key=lambda problem: (sources.index(problem.file), problem.row or 0))
+    errors = [
+        {"source": problem.file, "row": problem.row, "detail": of_a_request(problem.reason)}
+        for problem in ordered[:SHOWN]
     ]
+    more = f" (the first {SHOWN} are listed)" if len(ordered) > SHOWN else ""
+    return ApiProblem(422, "invalid-data", of_a_request(error.summary) + more, errors=errors)
+
+
+def of_a_request(message: str) -> str:
+    """Return a message about data as someone needs it who has sent them in a request, without a command line."""
+    for pattern, replacement in _OF_A_REQUEST:
+        message = re.sub(pattern, replacement, message)
+    return message
 
 
 def document(problem: ApiProblem, request_id: str) -> dict[str, Any]:

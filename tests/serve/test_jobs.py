@@ -222,7 +222,7 @@ STRANGE = {
         (lines([ROW]), "application/jsonl", {}, 422, "needs a name"),
         (lines([ROW]), "application/jsonl", {"name": "x", "template": "{nothing}"}, 422, "template"),
         (lines([ROW]), "application/jsonl", {"extend": True}, 422, "not known"),
-        (lines([ROW]), "application/jsonl", {"extend": True, "name": "x"}, 422, "leave the rest out"),
+        (lines([ROW]), "application/jsonl", {"extend": True, "name": "x"}, 422, "leave out name"),
         (lines([ROW]), "application/jsonl", {"name": "x", "batch": 2}, 422, "several tasks"),
         (lines([ROW]), "application/jsonl", {"name": "x", "needed_since": "2999-01-01"}, 422, "not in the future"),
         (BOMB, "application/gzip", {"name": "x", "format": "jsonl.gz"}, 422, "when decompressed"),
@@ -246,6 +246,50 @@ def test_wrong_uploads_are_refused_without_a_job(
     assert "/tmp" not in refused.text  # noqa: S108 - no path of the server is told
     assert len(server.client.get("/v1/jobs").json()["jobs"]) == before
     assert list((server.context.jobs.folder / "data").iterdir()) == []
+
+
+MIXED = lines([*rows(FIRST)[:1], ROW])
+LATIN = "text,label\nwo ist das Café,cafe\nwhere are the toilets,toilets\n".encode("cp1252")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "said"),
+    [
+        (lines(rows(FIRST)), "application/jsonl", "`extend` adds the examples to task"),
+        (MIXED, "application/jsonl", "send their rows with `extend`, and the others as a task"),
+        (b"question,reason\na,b\n", "text/csv", "Name the one to read `label`"),
+        (LATIN, "text/csv", "add `charset=cp1252` to the content type"),
+        (b"text,label\na \x9d,b\n", "text/csv; charset=cp1252", "give another `charset`"),
+        (b"text,label\na,b\n", "text/csv; charset=klingon", "encoding 'klingon' is unknown"),
+        (gzip.compress(as_csv(FIRST)), "text/csv", "send it with `Content-Encoding: gzip`"),
+    ],
+)
+def test_messages_name_what_a_request_has_and_not_options_of_the_command_line(
+    server: Served, content: bytes, kind: str, said: str
+) -> None:
+    refused = send(server, content, kind, name="other")
+    assert refused.status_code == 422
+    assert said in refused.text
+    assert "--" not in refused.text
+
+
+def test_wrong_rows_are_listed_in_order_and_in_the_encoding_that_the_content_type_names(server: Served) -> None:
+    wrong = lines(
+        [
+            ROW,
+            {"text": "", "label": "b"},
+            {"label": "b"},
+            {"text": "a", "label": ["b", "c"]},
+            {"text": "b"},
+            {"text": "c", "label": "b"},
+        ]
+    )
+    errors = send(server, wrong, name="x").json()["errors"]
+    assert [error["row"] for error in errors] == sorted(error["row"] for error in errors) == [2, 3, 4, 5]
+    many = send(server, lines([{"text": f"a {number}"} for number in range(101)]), name="x").json()
+    assert (len(many["errors"]), "the first 100 are listed" in many["detail"]) == (100, True)
+    known = send(server, "text,label\nCafé,cafe\nTür,tür\n".encode("cp1252"), "text/csv; charset=cp1252", extend=True)
+    assert "label 'tür' is not known" in known.json()["errors"][1]["detail"]
 
 
 def test_labels_are_refused_at_once_unless_a_waiting_job_may_change_their_task(tmp_path: Path) -> None:

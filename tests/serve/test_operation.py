@@ -226,7 +226,13 @@ def test_every_flag_sets_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("- port", {}, "give settings as `name: value`"),
         ("port: [", {}, "is not YAML"),
         ("max_inputs: 9999", {}, "raise queue_inputs or lower max_inputs"),
-        ("", {"CONPET_SERVE_PORTS": "1"}, "unknown serve setting 'ports'"),
+        ("", {"CONPET_SERVE_PORTS": "1"}, "unknown serve setting 'ports'.*; ports is from CONPET_SERVE_PORTS"),
+        (
+            "workers: none\nport: 1",
+            {"CONPET_SERVE_PORT": "x"},
+            r"workers is from /.*yaml; port is from CONPET_SERVE_PORT$",
+        ),
+        ("log_level: WARN", {}, "must be 'debug', 'info'"),
         ("", {"CONPET_SERVE_POLL_SECONDS": "2"}, "'poll_seconds' must be less than or equal to 1"),
     ],
 )
@@ -243,11 +249,11 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
     folder = workspace(tmp_path).path
     with socket.create_server(("127.0.0.1", 0)) as taken:
         used = conpet("serve", folder, "--port", taken.getsockname()[1])
-    assert (used.code, "cannot listen on 127.0.0.1" in used.err) == (1, True)
+    assert (used.code, "Address already in use; choose another --host" in used.err) == (1, True)
     twice = conpet("serve", folder, "--port", 1, "--set", "port=2")
     assert (twice.code, "port is given twice" in twice.err) == (2, True)
     missing = conpet("serve", folder, "--config", tmp_path / "no.yaml")
-    assert (missing.code, "cannot read the settings file" in missing.err) == (1, True)
+    assert (missing.code, "no.yaml: No such file or directory\n" in missing.err) == (1, True)
 
 
 def test_a_backbone_that_cannot_be_loaded_ends_the_server_with_the_reason(tmp_path: Path) -> None:

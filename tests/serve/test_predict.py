@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,8 +83,9 @@ def test_a_request_may_name_the_tasks_that_answer_and_ask_why(server: Served, le
 @pytest.mark.parametrize(
     ("body", "status", "kind", "said"),
     [
-        ({}, 422, "invalid-request", "Field required"),
-        ({"inputs": []}, 422, "invalid-request", "at least 1 item"),
+        ({}, 422, "invalid-request", "is missing"),
+        ({"inputs": []}, 422, "invalid-request", 'must have at least 1 item"'),
+        ({"input": "a"}, 422, "invalid-request", "unknown field"),
         ({"inputs": [3]}, 422, "invalid-request", '"/inputs/0"'),
         (
             {"inputs": ["a", {"tokens": ["a"], "head": {"start": 0, "end": 1}}]},
@@ -197,6 +199,43 @@ def test_an_id_is_any_json_value_and_comes_back(server: Served) -> None:
         assert answer["id"] == identifier
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_numbers_that_json_does_not_have_are_refused(server: Served, number: str) -> None:
+    for body in (f'{{"inputs": {{"text": "a", "id": [{number}]}}}}', f'{{"inputs": "a", "min_score": {number}}}'):
+        headers = {"content-type": "application/json"}
+        response = server.client.post("/v1/predict", content=body.encode(), headers=headers)
+        assert response.status_code == 422
+        assert "finite" in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "said"),
+    [
+        ("GET", "/v1/labels?tasks=a", "unknown parameter (did you mean 'task'?)"),
+        ("POST", "/v1/predict?top_n=5", "which takes none"),
+        ("POST", "/v1/learn?name=a&extned=true", "unknown parameter (did you mean 'extend'?)"),
+        ("DELETE", "/v1/tasks/a?gat=false", "it takes evaluate, gate"),
+    ],
+)
+def test_parameters_of_the_address_that_would_have_no_effect_are_refused(
+    server: Served, method: str, address: str, said: str
+) -> None:
+    response = server.client.request(method, address, json={"inputs": "a"} if method == "POST" else None)
+    assert (response.status_code, response.json()["type"]) == (422, "urn:conpet:problem:unknown-parameter")
+    assert said in response.text
+
+
+def test_a_wrong_method_or_address_is_told_which_there_are(server: Served) -> None:
+    for path, allowed in (("/v1/predict", "POST"), ("/v1/candidates/1", "DELETE, GET"), ("/healthz", "GET, HEAD")):
+        refused = server.client.put(path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert allowed in refused.json()["detail"]
+    assert "/openapi.json" in server.client.get("/v1").json()["detail"]
+    for path in ("/healthz", "/readyz", "/version"):  # load balancers ask so
+        asked = server.client.head(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+
+
 def test_inputs_that_do_not_fit_into_the_backbone_are_named(server: Served) -> None:
     long = {"tokens": ["word"] * 600, "head": {"start": 0, "end": 300}, "tail": {"start": 300, "end": 600}}
     response = server.predict([TEXTS[0], long])
@@ -226,6 +265,9 @@ def test_metrics_count_requests_batches_and_answers(server: Served) -> None:
         return text
 
     before = settled()
+    rules = (Path(__file__).parents[2] / "deploy/prometheus-rules.yml").read_text(encoding="utf-8")
+    for name, label in re.findall(r"increase\((\w+)\{(\w+=\"\w+\")\}", rules):
+        assert re.search(rf"{name}{{[^}}]*{label}[^}}]*}} 0.0", before), name  # it exists before the first failure
     task = server.predict(TEXTS[:4]).json()["predictions"][0]["task"]
     batches = value(before, "conpet_batch_inputs_sum")
     wait_for(lambda: value(metrics(), "conpet_batch_inputs_sum") > batches)  # counted just after the answer
@@ -258,12 +300,10 @@ def test_the_description_of_the_api_is_complete(server: Served) -> None:
         assert answered.status_code == 200
     schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
-        for responses in (one["responses"] for one in methods.values() if path != "/metrics"):
-            content = responses.get("200", responses.get("202"))["content"]
-            if "text/event-stream" in content:
-                continue
-            reference = content["application/json"]["schema"].get("$ref", "").rpartition("/")[2]
-            assert "example" in content["application/json"] or "examples" in schemas[reference]
+        for responses in (one["responses"] for one in methods.values()):
+            (content,) = responses.get("200", responses.get("202"))["content"].values()
+            reference = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            assert "example" in content or "examples" in schemas[reference], path
     names = set(schemas)
     text = server.client.get("/openapi.json").text
     assert {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]} <= names

@@ -19,12 +19,14 @@ from pathlib import Path
 import pytest
 
 from conpet.errors import ConfigError, CorruptionError, ReadOnlyError
+from conpet.serve.app import create_app
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.logs import make_log
 from conpet.serve.rates import RateLimiter
 from conpet.serve.run import check_exposure
 from conpet.serve.settings import ServeSettings
 from tests.helpers.cli import conpet
+from tests.helpers.permissions import public_folder, unprivileged
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import workspace
 
@@ -165,6 +167,20 @@ def test_each_key_has_a_rate_of_its_own_and_guesses_are_limited(tmp_path: Path) 
             guesses = pool.map(lambda number: server.predict("a", bearer(f"conpet_x_{number}")).status_code, range(30))
         assert Counter(guesses) in ({401: 10, 429: 20}, {401: 11, 429: 19})  # two are verified at once
         assert server.predict("a", bearer(second)).status_code == 200  # a key already seen still opens
+
+
+def test_keys_of_another_user_are_named_with_the_way_out() -> None:
+    with public_folder() as folder:
+        KeyStore(folder / "keys.sqlite").create(Role.PREDICT)
+        (folder / "keys.sqlite").chmod(0)
+        with unprivileged(), pytest.raises(PermissionError, match=r"keys\.sqlite cannot be read.*chown"):
+            check_exposure(ServeSettings(workspace=folder, host="0.0.0.0"))  # noqa: S104
+
+
+def test_the_limit_of_a_key_is_divided_by_the_processes(taught: Path) -> None:
+    settings = ServeSettings(workspace=taught, workers=2, rate_limit=0.01, rate_burst=6)
+    rates = create_app(settings).state.context.rates
+    assert [rates.take("key") == 0 for _ in range(4)] == [True, True, True, False]
 
 
 def test_other_machines_are_not_served_without_keys(tmp_path: Path) -> None:
@@ -378,6 +394,7 @@ def test_an_unexpected_error_says_nothing_and_is_logged(
     assert "secret" not in response.text
     assert "/secret/path" in stream.getvalue()
     assert response.json()["request_id"] in stream.getvalue()
+    assert ("Traceback" in stream.getvalue()) == (kind not in ("read-only", "disk-full"))  # the reason says enough
 
 
 def test_many_clients_with_new_keys_are_verified_beside_requests(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from conpet.client import calls
-from conpet.client.calls import Call, Inputs
+from conpet.client.calls import Call, Input, Inputs
 from conpet.client.connection import Connection
 from conpet.client.failures import Attempts, answer_of
 from conpet.client.records import TaskInfo, VersionInfo
@@ -295,7 +295,7 @@ class AsyncClient:
         return await self._do(calls.cancel(job_id))
 
     async def predict_stream(
-        self, inputs: Iterable[str | Example], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
+        self, inputs: Iterable[Input], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
     ) -> AsyncIterator[Prediction]:
         """Predict any number of inputs in constant memory, `batch` in each request; as `predict`.
 

@@ -15,13 +15,15 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.data import Example, Examples, Task
 from conpet.data.files import data_suffix
 from conpet.data.labelled import SUBSETS
-from conpet.errors import ConfigError
+from conpet.data.rows import RowError, to_example
+from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
 from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
 from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
-Inputs = str | Example | Sequence[str | Example]
+Input = str | Example | Mapping[str, Any]
+Inputs = Input | Sequence[Input]
 KEY_HEADER = "Idempotency-Key"
 
 
@@ -59,8 +61,7 @@ def predict(
 ) -> Call[list[Prediction]]:
     """Return the request of predictions."""
     PredictOptions(top_n, min_score)  # checks them
-    several = [inputs] if isinstance(inputs, str | Example) else inputs
-    body: dict[str, Any] = {"inputs": [_input(one) for one in several], "top_n": top_n, "explain": explain}
+    body: dict[str, Any] = {"inputs": _inputs(inputs), "top_n": top_n, "explain": explain}
     if min_score:
         body["min_score"] = min_score
     if tasks is not None:
@@ -131,7 +132,9 @@ def learn(
     key: str | None,
 ) -> Call[Job]:
     """Return the request to learn tasks."""
-    several = [tasks] if isinstance(tasks, Task) else list(tasks)
+    several = [tasks] if isinstance(tasks, Task | str | Path) else list(tasks)
+    if not all(isinstance(task, Task) for task in several):
+        raise ConfigError("give tasks to learn; send a data file with `learn_file`, or read it with `read_task`")
     body = {"tasks": [_task(task, all_rows) for task in several]}
     params = (
         _given(seed=seed, needed_since=needed_since)
@@ -307,13 +310,30 @@ def _change(
     return Call(method, path, Job.from_json, headers={KEY_HEADER: key or str(uuid.uuid4()), **(headers or {})}, **body)
 
 
-def _input(one: str | Example) -> Any:
+def _inputs(inputs: Inputs) -> list[Any]:
+    """Return inputs as they are sent.
+
+    Raises:
+        DataError: Some are no inputs.
+    """
+    given, problems = [], []
+    several = [inputs] if isinstance(inputs, str | Example | Mapping) or not isinstance(inputs, Iterable) else inputs
+    for row, one in enumerate(several, start=1):
+        try:
+            given.append(_input(one))
+        except RowError as error:
+            problems.append(Problem("inputs", row, str(error)))
+    if problems:
+        raise DataError("some inputs cannot be answered", problems)
+    return given
+
+
+def _input(one: Any) -> Any:
     if isinstance(one, str):
         return one
-    fields = one.to_json()
-    return {name: value for name, value in fields.items() if name not in ("kind", "label")} | (
-        {} if one.tokens else {"text": one.text}
-    )
+    example = to_example(one, labelled=False)
+    fields = {name: value for name, value in example.to_json().items() if name != "kind"}
+    return fields if example.tokens else fields | {"text": example.text}
 
 
 def _task(task: Task, all_rows: bool) -> dict[str, Any]:

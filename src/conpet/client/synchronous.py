@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from conpet.client import calls
-from conpet.client.calls import Call, Inputs
+from conpet.client.calls import Call, Input, Inputs
 from conpet.client.connection import Connection
 from conpet.client.failures import Attempts, answer_of
 from conpet.client.records import TaskInfo, VersionInfo
@@ -69,7 +69,7 @@ class Client:
         min_generation: int | None = None,
         seconds: float | None = None,
     ) -> list[Prediction]:
-        """Predict inputs: texts, or examples of any kind; all answers come from one generation.
+        """Predict inputs (texts, examples, or mappings as in `ConPET.predict`) by one generation.
 
         Args:
             inputs: The inputs.
@@ -302,7 +302,7 @@ class Client:
         return self._do(calls.cancel(job_id))
 
     def predict_stream(
-        self, inputs: Iterable[str | Example], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
+        self, inputs: Iterable[Input], *, top_n: int = 3, min_score: float = 0.0, batch: int = 256
     ) -> Iterator[Prediction]:
         """Predict any number of inputs in constant memory, `batch` in each request; as `predict`.
 

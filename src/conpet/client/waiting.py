@@ -22,7 +22,7 @@ class Waiting:
     Args:
         job: The job, or its id.
         timeout: Most seconds to wait, from now; None for no limit.
-        progress: Called with the name of a stage and the share done, or None.
+        progress: Called with the name of a stage and the share done when they change, or None.
     """
 
     def __init__(self, job: Job | str, timeout: float | None, progress: Progress | None) -> None:
@@ -30,6 +30,7 @@ class Waiting:
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._progress = progress
+        self._told: tuple[str, float] | None = None
 
     def ends(self, found: Job) -> bool:
         """Take note of the job as it is now, and return whether it has succeeded; otherwise look again.
@@ -39,7 +40,10 @@ class Waiting:
             ServerBusyError: It has not ended in time.
         """
         if self._progress and found.progress:
-            self._progress(found.progress.stage, found.progress.share)
+            now = (found.progress.stage, found.progress.share)
+            if now != self._told:
+                self._told = now
+                self._progress(*now)
         if (failure := failure_of(found)) is not None:
             raise failure
         if not found.state.ended and self._deadline is not None and time.monotonic() > self._deadline:

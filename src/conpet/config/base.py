@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
@@ -100,9 +101,18 @@ def explain(error: ValidationError, cls: type[StrictModel], values: Any) -> str:
     return "; ".join(dict.fromkeys(lines))
 
 
+_PLAIN = {"Field required": " is missing", "Extra inputs are not permitted": ": unknown field"}
+_SUBJECT = re.compile(r"(Input|Value|String|List|Tuple|Dictionary) should ")
+_COUNTED = re.compile(r" after validation, not \d+$")
+
+
 def worded(message: str) -> str:
     """Return a message of Pydantic as it follows the name of the value that is wrong."""
-    return f" must {rest}" if (rest := message.removeprefix("Input should ")) != message else f": {message}"
+    if message in _PLAIN:
+        return _PLAIN[message]
+    if (subject := _SUBJECT.match(message)) is None:
+        return f": {message}"
+    return f" must {_COUNTED.sub('', message[subject.end() :])}"
 
 
 def _unknown(cls: type[StrictModel], path: Sequence[int | str], values: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -120,14 +121,14 @@ def id_of(row: Mapping[str, Any]) -> Id | None:
 
 
 def _identifier(value: Any) -> Id | None:
-    """Return an id as a JSON value: what JSON does not know (a date) becomes text, NaN becomes None."""
+    """Return an id as a JSON value: what JSON does not know (a date) becomes text, NaN and infinity become None."""
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
-        return value if value == value else None
+        return value if math.isfinite(value) else None
     if isinstance(value, (list, dict)):
         try:
-            json.dumps(value)
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
             return str(value)
         return value

@@ -17,10 +17,12 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from conpet.config.base import worded
 from conpet.data import Task, read_examples, read_stream, read_task
 from conpet.errors import ConfigError, DataError, Problem, is_out_of_memory
 from conpet.jobs.data import DATA, SAMPLE, sample_of, write_examples, write_tasks
 from conpet.jobs.uploads import RAW, UploadOptions
+from conpet.problem_details import of_a_request
 
 _BASE_BYTES, _BYTES_PER_BYTE = 1 << 30, 24
 """Most memory of the process: a fixed part, and a part for each byte of the limit on uploads."""
@@ -111,11 +113,11 @@ def read_upload(folder: Path, options: UploadOptions) -> tuple[list[str], list[s
     try:
         source = _prepared(raw, work, options, names, settings)
         if options.extend:
-            examples = read_examples(source)
+            examples = read_examples(source, encoding=options.encoding)
             write_examples(folder / DATA, examples)
             return [], sorted({str(one.label) for one in examples.train})
         # Settings are checked with the workspace, whose components they concern; here they would load torch.
-        tasks = [replace(task, settings=settings.get(task.name, {})) for task in _tasks(source, options)]
+        tasks = [_with_settings(task, settings.get(task.name, {})) for task in _tasks(source, options)]
         write_tasks(folder / DATA, tasks)
         write_tasks(folder / SAMPLE, map(sample_of, tasks))
         return [task.name for task in tasks], []
@@ -128,14 +130,18 @@ def read_upload(folder: Path, options: UploadOptions) -> tuple[list[str], list[s
         raw.unlink(missing_ok=True)
 
 
+def _with_settings(task: Task, settings: Mapping[str, JsonValue]) -> Task:
+    return replace(task, settings=settings, notes=tuple(map(of_a_request, task.notes)))
+
+
 def _tasks(source: Path, options: UploadOptions) -> list[Task]:
-    owned, seed, all_rows = options.owned, options.seed, options.all_rows
+    how: dict[str, Any] = {"seed": options.seed, "owned": options.owned, "all_rows": options.all_rows}
     if options.form == "json":
-        return list(read_stream(source, seed=seed, owned=owned, all_rows=all_rows))
+        return list(read_stream(source, **how))
     if options.name is None:
         raise ConfigError("the task needs a name: add `?name=...` to the address")
     _check_name(options.name)
-    return [read_task(source, name=options.name, template=options.template, seed=seed, owned=owned, all_rows=all_rows)]
+    return [read_task(source, name=options.name, template=options.template, encoding=options.encoding, **how)]
 
 
 def _prepared(
@@ -189,7 +195,9 @@ def _parsed(raw: Path) -> list[TaskUpload]:
         return [TaskUpload.model_validate(document)]
     except ValidationError as error:
         problems = [
-            Problem(_SHOWN, None, f"/{'/'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}")
+            Problem(
+                _SHOWN, None, f"/{'/'.join(map(str, item['loc']))}{worded(item['msg'].removeprefix('Value error, '))}"
+            )
             for item in error.errors(include_url=False, include_input=False)
         ]
         raise DataError("the upload does not have the form of a task or a list of tasks", problems) from None

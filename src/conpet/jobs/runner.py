@@ -219,7 +219,9 @@ class JobRunner:
         state, said = self._queue.state(job.id), worker.said()
         if state in _RUNNING:
             status = worker.process.wait()
-            _LOG.error("the process of job %s ended with status %d without a result: %s", job.id, status, said)
+            _LOG.error(
+                "the process of job %s ended with status %d without a result%s", job.id, status, said and f": {said}"
+            )
             reason = f"signal {-status}" if status < 0 else f"status {status}"
             self._queue.log(job.id, f"the process was lost ({reason}); the job goes on from its checkpoint")
         elif said:

@@ -46,6 +46,7 @@ class UploadOptions:
         all_rows: Whether nothing is split off.
         owned: Maps known labels to the names of their tasks.
         limit: Most bytes when decompressed.
+        encoding: Encoding of its text; None for Unicode.
     """
 
     form: str
@@ -56,6 +57,7 @@ class UploadOptions:
     all_rows: bool = False
     owned: Mapping[str, str] = field(default_factory=dict)
     limit: int = 64 << 20
+    encoding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

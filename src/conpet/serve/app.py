@@ -83,7 +83,7 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
-    add_handlers(app)
+    add_handlers(app, [route for router in ROUTERS for route in router.routes] + app.routes)
     app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=UPLOADS)
     app.add_middleware(RequestMiddleware, context=context)  # outermost: it was added last
     _describe_bodies(app)

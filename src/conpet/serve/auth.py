@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from conpet.problem_details import ApiProblem, too_busy
+from conpet.errors import did_you_mean
+from conpet.problem_details import SHOWN, ApiProblem, too_busy
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import KeyRecord, Role
 
@@ -46,7 +47,8 @@ async def admit(request: Request, role: Role) -> Caller:
     """Return the caller of a request.
 
     Raises:
-        ApiProblem: The caller does not have the role, or is not within its rate.
+        ApiProblem: The caller does not have the role, or is not within its rate; or the address has a parameter that
+            would have no effect.
     """
     context = context_of(request)
     caller = await _caller(request, context)
@@ -55,7 +57,23 @@ async def admit(request: Request, role: Role) -> Caller:
         raise ApiProblem(403, "forbidden", f"this needs a key of the role {role}; this key has {caller.role}")
     if context.rates is not None and (seconds := context.rates.take(caller.id)):
         raise too_busy(429, "rate-limited", "too many requests with this key; try again later", seconds)
+    _check_parameters(request)
     return caller
+
+
+def _check_parameters(request: Request) -> None:
+    """Refuse parameters of the address that the route does not have, for example misspelt ones."""
+    if not request.scope["query_string"]:
+        return
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    errors = [
+        {"pointer": f"/{name}", "detail": f"unknown parameter{did_you_mean(name, known)}"}
+        for name in request.query_params
+        if name not in known
+    ]
+    if errors:
+        where = f"; it takes {', '.join(known)}" if known else ", which takes none"
+        raise ApiProblem(422, "unknown-parameter", f"the address has unknown parameters{where}", errors=errors[:SHOWN])
 
 
 async def _caller(request: Request, context: ServerContext) -> Caller:

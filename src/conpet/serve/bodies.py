@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.message import Message
 from typing import Any, TypeVar
 
 from fastapi import Depends, Request
@@ -43,6 +44,14 @@ async def read_body(request: Request, model: type[Model]) -> Model:
 def media_type_of(request: Request) -> str:
     """Return the content type of a request without its parameters, or ""."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def charset_of(request: Request) -> str | None:
+    """Return the encoding that the content type of a request names, or None if it names none, or UTF-8."""
+    header = Message()
+    header["Content-Type"] = request.headers.get("content-type", "")
+    named = header.get_content_charset()
+    return None if named in ("utf-8", "utf8", "us-ascii") else named
 
 
 def _invalid(error: ValidationError) -> ApiProblem:

@@ -83,7 +83,8 @@ class ServerContext:
         """
         rates = None
         if settings.rate_limit is not None:
-            rates = RateLimiter(settings.rate_limit / settings.workers, settings.rate_burst)
+            burst = max(1, settings.rate_burst // settings.workers)
+            rates = RateLimiter(settings.rate_limit / settings.workers, burst)
         log, metrics = make_log(settings.log_level), Metrics()
         recorder = AnswerRecorder(settings, log, metrics)
         watcher = Watcher(settings, recorder.predictions, metrics, log)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-_Strict = ConfigDict(extra="forbid", strict=True)
+_Strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _JOB: JsonDict = {
     "id": "9f86d081884c7d65",
     "kind": "learn",

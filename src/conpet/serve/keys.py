@@ -204,6 +204,11 @@ class KeyStore:
                 stamp = (os.fstat(file.fileno()).st_ino, file.read(_HEADER))
         except FileNotFoundError:
             return {}
+        except PermissionError as error:
+            raise PermissionError(
+                f"the API keys in {self._file} cannot be read: only their owner may. Give the file to the user that "
+                "runs the server (chown)"
+            ) from error
         if not stamp[1]:  # being made
             return {}
         if stamp != self._stamp:

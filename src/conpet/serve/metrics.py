@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from conpet.cost import Meter
-from conpet.jobs.records import Job, JobState
+from conpet.jobs.records import ENDED, Job, JobKind, JobState
 from conpet.serve.settings import SHARED_FOLDER
 from conpet.types import Decision, Prediction
 from conpet.watching.report import WatchReport
@@ -63,8 +64,6 @@ class Metrics:
         )
         self._answers = Counter("conpet_answers", "Answers by task.", ["task"], registry=registry)
         self._decisions = Counter("conpet_decisions", "Answers by decision.", ["decision"], registry=registry)
-        for decision in get_args(Decision):
-            self._decisions.labels(decision)
         self._watched = {
             name: Gauge(f"conpet_watch_{name}", meaning, ["signal"], registry=registry, multiprocess_mode="mostrecent")
             for name, meaning in _WATCHED.items()
@@ -84,6 +83,18 @@ class Metrics:
         self._recorded = Counter(
             "conpet_recorded_predictions", "Predictions recorded, or lost.", ["result"], registry=registry
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin the counters at 0: Prometheus sees no increase in one that appears with its first failure."""
+        for decision in get_args(Decision):
+            self._decisions.labels(decision)
+        for result in ("done", "failed"):
+            self._swaps.labels(result)
+        for result in ("written", "lost"):
+            self._recorded.labels(result)
+        for kind, state in product(JobKind, ENDED):
+            self._jobs_ended.labels(str(kind), str(state))
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""

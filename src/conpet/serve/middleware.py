@@ -23,6 +23,8 @@ REQUEST_ID = "X-Request-ID"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that are asked all the time; they are logged at the level "debug"."""
+_EXPECTED = frozenset({"read-only", "disk-full", "workspace-busy"})
+"""Kinds of problems that come from the machine, not from a fault in the program: a reason says enough."""
 _DISCARD_SECONDS = 2.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -73,7 +75,9 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             problem = problem_of(error)
-            if problem.status >= SERVER_ERROR:
+            if problem.kind in _EXPECTED:
+                self._context.log.warning(problem.kind, request_id=request_id, reason=str(error))
+            elif problem.status >= SERVER_ERROR:
                 self._context.log.exception("error", request_id=request_id)
             if status:
                 raise
@@ -196,7 +200,7 @@ class _Body:
         if self._raw > self._limit:
             raise _too_large(self._limit)
         if self._decompressor is not None:
-            body = self._decompressor.decompress(body, self._limit - self._size, last=self._complete)
+            body = self._decompressor.decompress(body, self._size, self._limit, last=self._complete)
         if self._buffer is not None:
             self._buffer.take(len(body), self._size)
         self._size += len(body)
@@ -222,18 +226,19 @@ class _Gzip:
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
-    def decompress(self, data: bytes, room: int, *, last: bool) -> bytes:
-        """Return the next bytes.
+    def decompress(self, data: bytes, size: int, limit: int, *, last: bool) -> bytes:
+        """Return the next bytes, after `size` others.
 
         Raises:
-            ApiProblem: They are more than `room`, or no gzip.
+            ApiProblem: They are together more than `limit`, or no gzip.
         """
+        room = limit - size
         try:
             body = self._stream.decompress(data, room + 1)
         except zlib.error:
             raise ApiProblem(400, "broken-gzip", "the body is not valid gzip") from None
         if len(body) > room or self._stream.unconsumed_tail:
-            raise _too_large(None)
+            raise _too_large(limit, " when decompressed")
         if (last and not self._stream.eof) or self._stream.unused_data:
             raise ApiProblem(400, "broken-gzip", "the body is not one complete gzip stream")
         return body
@@ -253,9 +258,9 @@ def _decompressor(headers: Headers) -> _Gzip | None:
     )
 
 
-def _too_large(limit: int | None) -> ApiProblem:
-    most = f"at most {limit:,} bytes" if limit is not None else "fewer bytes when decompressed"
-    return ApiProblem(413, "body-too-large", f"the body is too large: send {most}", headers={"Connection": "close"})
+def _too_large(limit: int, when: str = "") -> ApiProblem:
+    detail = f"the body is too large: send at most {limit:,} bytes{when}"
+    return ApiProblem(413, "body-too-large", detail, headers={"Connection": "close"})
 
 
 def _request_id(headers: Headers) -> str:

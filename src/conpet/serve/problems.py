@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from conpet.config.base import worded
 from conpet.errors import ConpetError
@@ -63,15 +63,19 @@ def example(document: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": document}}}}
 
 
-def _methods(request: Request) -> list[str]:
-    """Return the methods of all routes with the path of a request; Starlette names those of the first one only."""
-    routes = (route for route in request.app.routes if isinstance(route, Route))
-    allowed = {method for route in routes if route.path_regex.match(request.url.path) for method in route.methods or ()}
-    return sorted(allowed)
+def _methods(routes: Iterable[BaseRoute], path: str) -> list[str]:
+    """Return the methods of all routes with a path; Starlette names those of the first one only."""
+    found = (route for route in routes if isinstance(route, Route) and route.path_regex.match(path))
+    return sorted({method for route in found for method in route.methods or ()})
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Report the errors of all routes as problems."""
+def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Report the errors of all routes as problems.
+
+    Args:
+        app: The application.
+        routes: Its routes; the application itself may keep them in a form of its own.
+    """
 
     async def handle(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
@@ -82,15 +86,20 @@ def add_handlers(app: FastAPI) -> None:
     async def handle_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        headers = {**(error.headers or {})}
+        headers, detail = {**(error.headers or {})}, str(error.detail)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(_methods(request))
-        problem = ApiProblem(error.status_code, kind, str(error.detail), headers=headers)
+            headers["Allow"] = ", ".join(_methods(routes, request.url.path))
+            detail = f"this address takes {headers['Allow']}"
+        elif error.status_code == HTTPStatus.NOT_FOUND:
+            detail = "there is no such address; GET /openapi.json lists them"
+        problem = ApiProblem(error.status_code, kind, detail, headers=headers)
         return response_of(problem, request.state.request_id)
 
     async def handle_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class
-        return response_of(invalid(error.errors(), "address"), request.state.request_id)
+        errors = error.errors()
+        where = "header" if {one["loc"][0] for one in errors} == {"header"} else "address"
+        return response_of(invalid(errors, where), request.state.request_id)
 
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(ApiProblem, handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from conpet.errors import ConfigError
@@ -66,7 +67,9 @@ def listen(settings: ServeSettings) -> socket.socket:
         )[0]
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
+        # Python adds the address in its own notation to the errors of sockets, but not to those of names.
+        named = error.errno is None or isinstance(error, socket.gaierror)
+        reason = error.strerror if named else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --host "
-            "or --port"
+            f"cannot listen on {settings.host} port {settings.port}: {reason or error}; choose another --host or --port"
         ) from error

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 from pydantic.config import JsonDict
 
 from conpet.data import Example, Span
 from conpet.types import Decision
 
-_Strict = ConfigDict(extra="forbid", strict=True)
+_Strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    """Return a value if it can be written as JSON, which has neither NaN nor infinite numbers."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("NaN and infinite numbers are not JSON") from None
+    return value
+
+
+Id = Annotated[JsonValue, AfterValidator(_finite)]
 Words = Annotated[str, Field(json_schema_extra={"pattern": r"\S"})]
 """Text that is not blank; checked with the other inputs, for one error for all of them."""
 
@@ -34,7 +47,7 @@ class TextInput(BaseModel):
     model_config = _Strict
 
     text: Words
-    id: JsonValue = None
+    id: Id = None
 
     def example(self) -> Example:
         """Return the input as an example."""
@@ -49,7 +62,7 @@ class RelationInput(BaseModel):
     tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     head: SpanFields
     tail: SpanFields
-    id: JsonValue = None
+    id: Id = None
 
     def example(self) -> Example:
         """Return the input as an example."""
@@ -63,7 +76,7 @@ class MentionInput(BaseModel):
 
     tokens: Annotated[list[str], Field(json_schema_extra={"minItems": 1})]
     mention: SpanFields
-    id: JsonValue = None
+    id: Id = None
 
     def example(self) -> Example:
         """Return the input as an example."""

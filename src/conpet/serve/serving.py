@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from conpet.api import ConPET
-from conpet.errors import is_out_of_memory, reason_of
+from conpet.errors import ConpetError, is_out_of_memory, reason_of
 from conpet.serve.batching import Batcher
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
@@ -119,9 +119,8 @@ class Serving:
         try:
             _apart(self._load)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is nothing to serve
-            self._log.error(
-                "the workspace cannot be loaded", exc_info=not is_out_of_memory(error), reason=reason_of(error)
-            )
+            unexpected = not isinstance(error, ConpetError) and not is_out_of_memory(error)
+            self._log.error("the workspace cannot be loaded", exc_info=unexpected, reason=reason_of(error))
             self._on_failure(error)
             return
         while not self._stop.wait(self._settings.poll_seconds):

@@ -116,7 +116,7 @@ class ServeSettings(StrictModel):
     batch_seconds: Seconds = 0.25
     batch_wait_seconds: Annotated[float, Field(ge=0, le=1)] = 0.002
     poll_seconds: Annotated[float, Field(gt=0, le=1)] = 0.2
-    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_texts: bool = False
     log_predictions: Annotated[Literal["off", "hash", "text"], BeforeValidator(switch)] | None = None
     log_to: Path | None = None
@@ -189,7 +189,16 @@ class ServeSettings(StrictModel):
             if name.startswith(PREFIX) and name != CONFIG and value != ""
         }
         given = {name: value for name, value in flags.items() if value is not None}
-        return cls.parse({**_read(file), **known, **given})
+        in_file = _read(file)
+        try:
+            return cls.parse({**in_file, **known, **given})
+        except ConfigError as error:
+            origins = dict.fromkeys(in_file, str(file)) | {name: f"{PREFIX}{name.upper()}" for name in known}
+            wrong = {name: origin for name, origin in origins.items() if name not in given}
+            sources = [
+                f"{name} is from {origin}" for name, origin in wrong.items() if f"setting {name!r}" in str(error)
+            ]
+            raise ConfigError("; ".join([str(error), *sources])) from None
 
 
 def _read(file: Path | None) -> dict[str, Any]:
@@ -197,8 +206,10 @@ def _read(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot read the settings file {file}: {reason_of(error, file)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings file {file} is not UTF-8 text") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {error}") from error
     if values is None:

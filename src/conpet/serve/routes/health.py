@@ -16,15 +16,23 @@ from conpet.serve.context import context_of
 from conpet.serve.keys import Role
 from conpet.serve.problems import documented, example
 
+_METRICS = """\
+# HELP conpet_generation Generation that answers.
+# TYPE conpet_generation gauge
+conpet_generation 11.0
+"""
+
 router = APIRouter(tags=["health"], responses=documented())
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="The process answers", responses=example({"status": "ok"}))
 async def healthz() -> dict[str, str]:
     """Return that the process answers."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="The process takes requests", responses=example({"status": "ready", "generation": 11}))
 async def readyz(request: Request) -> dict[str, Any]:
     """Return whether the process takes requests: its first state is loaded and warmed, and no stop was requested."""
@@ -39,7 +47,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     summary="Metrics for Prometheus",
     dependencies=[requires(Role.PREDICT)],
     response_class=PlainTextResponse,
-    responses=documented(401, 403, 429),
+    responses=documented(401, 403, 422, 429) | {200: {"content": {"text/plain": {"example": _METRICS}}}},
 )
 async def metrics(request: Request) -> Response:
     """Return the metrics of all processes of the server."""
@@ -49,6 +57,7 @@ async def metrics(request: Request) -> Response:
     return Response(context.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
+@router.head("/version", include_in_schema=False)
 @router.get("/version", summary="The version of conpet", responses=example({"conpet": "0.1.0"}))
 async def show_version() -> dict[str, str]:
     """Return the version of conpet."""

@@ -30,7 +30,7 @@ from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest
 from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
 from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
-from conpet.serve.bodies import body_of, json_body, media_type_of
+from conpet.serve.bodies import body_of, charset_of, json_body, media_type_of
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.job_schemas import (
     ActivateRequest,
@@ -167,7 +167,9 @@ async def learn(
         raise ApiProblem(403, "forbidden", "this key may not learn without the gate; use one to operate")
     options: dict[str, Any] = {"evaluate": evaluate, "gate": use_gate} | ({} if extend else {"batch": batch})
     options |= _need(needed_since)
+    encoding = charset_of(request)
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
+    read |= {} if encoding is None else {"encoding": encoding}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
     async with _uploading(context) as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
@@ -183,6 +185,7 @@ async def learn(
             seed=workspace.settings.seed if seed is None else seed,
             all_rows=all_rows,
             limit=context.settings.upload_bytes,
+            encoding=encoding,
         )
         async with context.checking:
             tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
@@ -509,9 +512,10 @@ def _need(since: date | None) -> dict[str, str]:
 
 def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
     """Refuse options that would have no effect."""
-    if extend and (batch != 1 or any(value not in (None, False) for value in task.values())):
+    given = [name for name, value in {**task, "batch": batch != 1}.items() if value not in (None, False)]
+    if extend and given:
         raise ApiProblem(
-            422, "invalid-options", "with extend, tasks keep their names, templates and test sets: leave the rest out"
+            422, "invalid-options", f"`extend` adds rows to the tasks of their labels: leave out {' and '.join(given)}"
         )
     if form == "json" and (task["name"] is not None or task["template"] is not None):
         raise ApiProblem(422, "invalid-options", "JSON names its tasks: put `name` and `template` into the body")
