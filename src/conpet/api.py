@@ -1445,12 +1445,13 @@ class ConPET:
         """
         return self._engine.check_inputs(inputs)
 
-    def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
+    def evaluate(self, examples: Iterable[Input] | None = None, *, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks, or on other labelled examples; no task and no setting changes.
 
         Args:
-            examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
-                of no metric; `Evaluation.unknown` lists them.
+            examples: Labelled examples to evaluate on instead, or mappings with the fields of a row
+                ({"text": ..., "label": ...}). Those whose label the workspace has not learned are part of no metric;
+                `Evaluation.unknown` lists them.
             progress: As in `learn`.
 
         Raises:

@@ -32,16 +32,16 @@ def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
 
 
 def test_labels_of_python_are_as_those_of_files() -> None:
-    numbers = [Example.of_text(f"t{at}", label) for at, label in enumerate((1, np.int64(2), ["a"]))]  # type: ignore[arg-type]
-    assert Task("t", tuple(numbers)).labels == ("1", "2", "a")
+    numbers = [Example.of_text(f"t{at}", label) for at, label in enumerate((1, np.int64(2), ["a"], 3.0))]  # type: ignore[arg-type]
+    assert Task("t", tuple(numbers)).labels == ("1", "2", "3", "a")
     rows = [{"text": "x", "label": 1}, {"text": "y", "label": "z"}]
     assert Task("t", rows).labels == ("1", "z")  # type: ignore[arg-type]
     with pytest.raises(DataError) as caught:
         Task("t", (*numbers, Example.of_text("x", 1.5), None, Example.of_text("y", True)))  # type: ignore[arg-type]
     assert [(problem.row, problem.reason.partition(";")[0]) for problem in caught.value.problems] == [
-        (4, "label must be text, not 1.5"),
-        (5, "is None"),
-        (6, "label must be text, not True"),
+        (5, "label must be text or a whole number, not 1.5"),
+        (6, "is None"),
+        (7, "label must be text or a whole number, not True"),
     ]
 
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -65,6 +66,12 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def escape_unprintable() -> None:
+    """Let standard output escape what its encoding does not know, as standard error does, instead of failing."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def line(text: str, console: Console | None = None, style: str | None = None) -> None:
     """Print one line verbatim: no markup, and no line breaks at the width of the terminal."""
     (console or output()).print(text, style=style, markup=False, soft_wrap=True)
@@ -93,15 +100,11 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
     """Print an error message; list every wrong row of a `DataError` if `everything`, or if there is no terminal."""
     console = messages()
     text = str(error)
-    if isinstance(error, DataError) and len(error.problems) > error.SHOWN:
+    if isinstance(error, DataError):
         if everything or not console.is_terminal:
-            text = "\n".join([error.summary, *(f"  {problem}" for problem in error.problems)])
-        else:
-            shown = [f"  {problem}" for problem in error.problems[: error.SHOWN]]
-            omitted = (
-                f"  ... and {len(error.problems) - error.SHOWN} more (redirect standard error to a file to see all)"
-            )
-            text = "\n".join([error.summary, *shown, omitted])
+            text = "\n".join([error.summary, *error.lines()])
+        elif text.rpartition("\n")[2].startswith("  ... and "):
+            text = f"{text} (redirect standard error to a file to see all)"
     if isinstance(error, DataError):
         text = with_short_labels(text)
     if isinstance(error, ConpetError) and error.request_id:

@@ -43,6 +43,8 @@ class Task:
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DataError(f"a task is named by text, not {self.name!r:.60}")
         _convert(self, f"task {self.name!r}", f"task {self.name!r} cannot be learned; nothing changed")
         problems = check_task(self)
         if problems:
