@@ -16,7 +16,7 @@ from conpet.backbone import cut, frozen_linear
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.load import load_backbone
 from conpet.config import Settings
-from conpet.errors import BackboneError, DataError, OutOfMemoryError, Problem, check_memory, is_out_of_memory
+from conpet.errors import BackboneError, DataError, OutOfMemoryError, Problem, Scope, check_memory, is_out_of_memory
 from conpet.modules.grouped_matmul import BatchedMatmul, time_multiply
 from conpet.modules.kinds import prefix
 from conpet.modules.module import PetModule
@@ -133,13 +133,14 @@ def test_the_command_line_tells_what_helps_and_calls_it_no_mistake_of_its_own(
     assert "report it" not in done.err
 
 
-def test_many_rows_with_the_same_problem_are_one_line_that_names_all_of_them() -> None:
+def test_many_rows_in_another_encoding_are_one_line_that_names_all_of_them() -> None:
     rows = [*range(2, 12), *range(20, 40), 50]
-    problems = [Problem("a.csv", row, "is not UTF-8 text") for row in rows]
+    problems = [Problem("a.csv", row, "is not UTF-8 text", scope=Scope.PARSING) for row in rows]
     error = DataError("wrong", [*problems, Problem("a.csv", 15, "empty text"), Problem("b.csv", 1, "empty text")])
     assert str(error) == (
         "wrong\n  a.csv: 31 rows (2-11, 20-39, 50): is not UTF-8 text\n  a.csv: row 15: empty text\n"
         "  b.csv: row 1: empty text"
     )
+    assert str(DataError("wrong", [Problem("a.csv", row, "empty text") for row in rows])).endswith("... and 11 more")
     few = DataError("wrong", problems[:20])
     assert str(few).count("is not UTF-8 text") == 20

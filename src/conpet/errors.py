@@ -199,7 +199,7 @@ class Problem:
 class DataError(ConpetError, ValueError):
     """The user's data is wrong, and nothing was learned from it; `problems` lists every wrong row.
 
-    The message shows the first 20 problems, by file and row. Rows of a file with the same problem are one of these if
+    The message shows the first 20 problems, by file and row. Rows of a file in another encoding are one of these if
     there are more than 20.
     """
 
@@ -215,7 +215,8 @@ class DataError(ConpetError, ValueError):
         order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
         same: dict[tuple[str, str], list[Problem]] = {}
         for problem in self.problems:
-            same.setdefault((problem.file, problem.reason), []).append(problem)
+            if problem.scope is Scope.PARSING:
+                same.setdefault((problem.file, problem.reason), []).append(problem)
         joined = {key: _of_rows(rows) for key, rows in same.items() if len(rows) > self.SHOWN}
         listed: dict[str, int] = {}
         for problem in sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0)):

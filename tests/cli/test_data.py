@@ -65,6 +65,7 @@ def test_half_a_surrogate_pair_is_named_and_left_out(tmp_path: Path) -> None:
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with redirect_stdout(printed):
         assert main(["data", "check", str(file), "--quick", "--fix", str(tmp_path / "clean")]) == 0
+    printed.flush()
     said = printed.buffer.getvalue().decode()  # type: ignore[attr-defined]
     assert "text is not valid Unicode" in said
     assert "ho\\udfffurs" in said

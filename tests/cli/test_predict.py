@@ -199,6 +199,7 @@ def test_half_a_surrogate_pair_is_escaped_in_every_output(tmp_path: Path, suffix
     with redirect_stdout(printed):
         assert main(["predict", str(workspace), "-i", str(source), "--on-error", "report", "--format", suffix]) == 0
     assert conpet("predict", workspace, "-i", source, "--on-error", "report", "-o", target).code == 0
+    printed.flush()
     for content in (target.read_text(), printed.buffer.getvalue().decode()):  # type: ignore[attr-defined]
         first = content.splitlines()[suffix == "csv"]
         if suffix == "jsonl":

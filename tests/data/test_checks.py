@@ -1,5 +1,7 @@
 """Tasks built in code pass the same checks as files."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,28 @@ def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
         Task("t", (*sound, example))
     assert reason in [problem.reason for problem in caught.value.problems if problem.row == 3]
     assert {problem.file for problem in caught.value.problems} == {"task 't' (train)"}
+
+
+@pytest.mark.parametrize("text", ["\u200b", " \u00a0\ufeff", "\0", "\u2028\x01"])
+def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
+    assert check_example(Example.of_text(text)) == ["empty text"]
+    assert check_example(Example.of_text(f"{text}.")) == []
+    assert check_example(Example.of_mention((text, "b"), Span(0, 1))) == ["mention span 0:1 contains only blanks"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [(1, "named by text, not 1"), ("caf\udce9", "its name is not valid Unicode")]
+)
+def test_a_task_needs_a_name_of_text(name: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Task(name, train=(Example.of_text("x", "a"), Example.of_text("y", "b")))
+
+
+@pytest.mark.parametrize("key", ["Text", " TEXT "])
+def test_keys_of_rows_count_in_any_case_as_in_files(key: str) -> None:
+    assert Task("t", train=[{key: "x", "Label": 1}, {key: "y", "LABEL": 2, "other": 3}]).labels == ("1", "2")  # type: ignore[arg-type,list-item]
+    with pytest.raises(DataError, match=r"row 1: missing text .*; keys: 'txt', 'label'"):
+        Task("t", train=[{"txt": "x", "label": 1}])  # type: ignore[arg-type,list-item]
 
 
 def test_labels_of_python_are_as_those_of_files() -> None:

@@ -105,7 +105,6 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
             text = "\n".join([error.summary, *error.lines()])
         elif text.rpartition("\n")[2].startswith("  ... and "):
             text = f"{text} (redirect standard error to a file to see all)"
-    if isinstance(error, DataError):
         text = with_short_labels(text)
     if isinstance(error, ConpetError) and error.request_id:
         text = f"{text}\n(request {error.request_id})"

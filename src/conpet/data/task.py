@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, overload
 
-from conpet.data.checks import Located, check_rows, check_stream, check_task_template, locate
+from conpet.data.checks import Located, check_rows, check_stream, check_task_template, is_unicode, locate
 from conpet.data.example import Example, Kind, digest_examples
 from conpet.data.rows import RowError, to_example
 from conpet.errors import DataError, Problem
@@ -165,6 +165,8 @@ def check_task(task: Task) -> list[Problem]:
     """List the problems of a task. The readers apply the same checks to the rows of files."""
     source = f"task {task.name!r}"
     problems = [] if task.name.strip() else [Problem(source, None, "a task needs a name")]
+    if not is_unicode(task.name):
+        problems.append(Problem(source, None, "its name is not valid Unicode; give it another one (--name)"))
     if task.train:
         problems += check_task_template(source, task.template, task.train[0].kind)
     return problems + check_rows(source, _located(source, task), labels=task.head == LABELS)

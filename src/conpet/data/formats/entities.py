@@ -78,8 +78,8 @@ def _listed(items: Iterable[RawItem], source: Source) -> Iterator[RawItem]:
 
 
 def _decoded(fields: dict[str, Any], source: Source) -> dict[str, Any]:
-    names = {*ENTITY_LISTS, source.options.columns.get("label")}
-    decoded = {name: value for name in names & fields.keys() if (value := _written_list(fields[str(name)])) is not None}
+    names = {*ENTITY_LISTS, source.options.columns.get("label", "label")}
+    decoded = {name: value for name in names & fields.keys() if (value := _written_list(fields[name])) is not None}
     return {**fields, **decoded} if decoded else fields
 
 
