@@ -33,19 +33,18 @@ def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
     assert {problem.file for problem in caught.value.problems} == {"task 't' (train)"}
 
 
-@pytest.mark.parametrize("text", ["\u200b", " \u00a0\ufeff", "\0", "\u2028\x01"])
-def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
-    assert check_example(Example.of_text(text)) == ["empty text"]
-    assert check_example(Example.of_text(f"{text}.")) == []
-    assert check_example(Example.of_mention((text, "b"), Span(0, 1))) == ["mention span 0:1 contains only blanks"]
-
-
 @pytest.mark.parametrize(
     ("name", "said"), [(1, "named by text, not 1"), ("caf\udce9", "its name is not valid Unicode")]
 )
 def test_a_task_needs_a_name_of_text(name: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         Task(name, train=(Example.of_text("x", "a"), Example.of_text("y", "b")))
+
+
+@pytest.mark.parametrize("given", [None, 5, "text", {"text": "x", "label": "a"}])
+def test_a_subset_is_a_list(given: Any) -> None:
+    with pytest.raises(DataError, match=r"\(train\): is .*; give a list of examples"):
+        Task("t", train=given)
 
 
 @pytest.mark.parametrize("key", ["Text", " TEXT "])

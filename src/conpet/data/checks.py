@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from unicodedata import category
 
 from conpet.data.example import Example, Kind, Span
 from conpet.data.templates import check_template
 from conpet.errors import Problem
-
-_INVISIBLE = ("Cc", "Cf")
-"""Unicode categories of control characters, and of those that only format the text around them."""
 
 
 class Located(NamedTuple):
@@ -41,8 +37,8 @@ def check_example(example: Example) -> list[str]:
     """List the errors of an example, apart from its label."""
     reasons = [f"{name} is not valid Unicode (half a surrogate pair)" for name in _broken_strings(example)]
     if example.kind is Kind.TEXT:
-        return [*reasons, "empty text"] if _is_blank(example.text) else reasons
-    if all(map(_is_blank, example.tokens)):
+        return reasons if example.text.strip() else [*reasons, "empty text"]
+    if not any(token.strip() for token in example.tokens):
         return [*reasons, "empty tokens"]
     names = ("head", "tail") if example.kind is Kind.RELATION else ("mention",)
     return reasons + [reason for name in names if (reason := _check_span(name, getattr(example, name), example.tokens))]
@@ -217,11 +213,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _is_blank(text: str) -> bool:
-    """Return whether a text shows nothing: it has only blanks, control characters and characters without a width."""
-    return all(character.isspace() or category(character) in _INVISIBLE for character in text)
-
-
 def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | None:
     if span is None:
         return f"missing {name} span"
@@ -229,7 +220,7 @@ def _check_span(name: str, span: Span | None, tokens: Sequence[str]) -> str | No
         return f"{name} span {span.start}:{span.end} is empty (its end is exclusive)"
     if span.start < 0 or span.end > len(tokens):
         return f"{name} span {span.start}:{span.end} is outside the {len(tokens)} tokens"
-    if all(map(_is_blank, tokens[span.start : span.end])):
+    if not any(token.strip() for token in tokens[span.start : span.end]):
         return f"{name} span {span.start}:{span.end} contains only blanks"
     return None
 

@@ -124,7 +124,7 @@ def _by_field(row: Mapping[Any, Any]) -> dict[str, Any]:
     """
     plain = {name.strip().casefold(): name for name in row if isinstance(name, str)}
     fields = {field: row[field if field in row else plain[field]] for field in FIELDS if field in plain}
-    if row and not fields.keys() & {"text", "tokens"}:
+    if not fields.keys() & {"text", "tokens"} and len(fields) < len(row):
         keys = ", ".join(repr(key) for key in list(row)[:_SHOWN_KEYS])
         raise RowError(f"{_NO_INPUT}; keys: {keys}")
     return fields

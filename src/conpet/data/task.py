@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, overload
 
@@ -150,8 +150,11 @@ def _convert(owner: Task | Examples, source: str, summary: str) -> None:
     """
     problems = []
     for subset in ("train", "validation", "test"):
-        examples = []
-        for row, item in enumerate(getattr(owner, subset), start=1):
+        examples, given = [], getattr(owner, subset)
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            problems.append(Problem(f"{source} ({subset})", None, f"is {given!r:.60}; give a list of examples"))
+            continue
+        for row, item in enumerate(given, start=1):
             try:
                 examples.append(to_example(item))
             except RowError as error:
