@@ -23,6 +23,7 @@ from conpet.errors import (
     DataError,
     OutOfMemoryError,
     Problem,
+    Scope,
     check_memory,
     is_out_of_memory,
     reason_of,
@@ -163,3 +164,18 @@ def test_many_problems_are_counted_by_their_reason() -> None:
     shown = str(DataError("rows.csv: 1,560 problems", [*problems, Problem("rows.csv", 1600, "empty text")]))
     assert len(shown.splitlines()) == 12
     assert shown.endswith("... and 1,550 more: missing label (1,549), empty text (1)")
+
+
+def test_many_rows_in_another_encoding_are_one_line_that_names_all_of_them() -> None:
+    rows = [*range(2, 12), *range(20, 40), 50]
+    problems = [Problem("a.csv", row, "is not UTF-8 text", scope=Scope.PARSING) for row in rows]
+    error = DataError("wrong", [*problems, Problem("a.csv", 15, "empty text"), Problem("b.csv", 1, "empty text")])
+    assert str(error) == (
+        "wrong\n  a.csv: 31 rows (2-11, 20-39, 50): is not UTF-8 text\n  a.csv: row 15: empty text\n"
+        "  b.csv: row 1: empty text"
+    )
+    assert str(DataError("wrong", [Problem("a.csv", row, "empty text") for row in rows])).endswith(
+        "... and 21 more: empty text (21)"
+    )
+    few = DataError("wrong", problems[:10])
+    assert str(few).count("is not UTF-8 text") == 10

@@ -78,7 +78,7 @@ from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
 from conpet.report.design import TuneReport
-from conpet.state.engine import Engine
+from conpet.state.engine import Engine, require_several
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
 from conpet.state.recorder import Recorder
@@ -669,7 +669,7 @@ class ConPET:
             WorkspaceBusyError: As in `ConPET.learn`.
         """
         wanted = Wanted(
-            inputs_of(rows),
+            inputs_of(require_several(rows, "forget")),
             tuple(ids),
             tuple(hashes),
             tuple(labels),
@@ -1070,7 +1070,7 @@ class ConPET:
         if inputs is None:
             report = watch_log(self._store, self._log, options)
         else:
-            given = list(inputs)
+            given = list(require_several(inputs, "watch"))
             if problems := self.check_inputs(given):
                 raise DataError(f"{len(problems):,} of {len(given):,} inputs cannot be answered", problems)
             examples = [to_example(item, labelled=False) for item in given]
@@ -1452,12 +1452,13 @@ class ConPET:
         """
         return self._engine.check_inputs(inputs)
 
-    def evaluate(self, examples: Iterable[Example] | None = None, *, progress: Progress | None = None) -> Evaluation:
+    def evaluate(self, examples: Iterable[Input] | None = None, *, progress: Progress | None = None) -> Evaluation:
         """Evaluate on the test examples of all tasks, or on other labelled examples; no task and no setting changes.
 
         Args:
-            examples: Labelled examples to evaluate on instead. Those whose label the workspace has not learned are part
-                of no metric; `Evaluation.unknown` lists them.
+            examples: Labelled examples to evaluate on instead, or mappings with the fields of a row
+                ({"text": ..., "label": ...}). Those whose label the workspace has not learned are part of no metric;
+                `Evaluation.unknown` lists them.
             progress: As in `learn`.
 
         Raises:

@@ -201,7 +201,8 @@ class Problem:
 class DataError(ConpetError, ValueError):
     """The user's data is wrong, and nothing was learned from it; `problems` lists every wrong row.
 
-    The message shows the first problems, by file and row, and counts the others.
+    The message shows the first problems, by file and row, and counts the others. Rows of a file in another encoding are
+    one of these if there are many.
     """
 
     SHOWN = 10
@@ -209,12 +210,34 @@ class DataError(ConpetError, ValueError):
     def __init__(self, summary: str, problems: Sequence[Problem] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
+        super().__init__("\n".join([summary, *self.lines(self.SHOWN)]))
+
+    def lines(self, most: int | None = None) -> list[str]:
+        """Return the problems as indented lines: at most so many and the number of the others, or all."""
         order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
-        by_row = sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
-        shown = [f"  {problem}" for problem in by_row[: self.SHOWN] if not summary.startswith(str(problem))]
-        if len(self.problems) > self.SHOWN:
-            shown.append(f"  ... and {_counted(by_row[self.SHOWN :])}")
-        super().__init__("\n".join([summary, *shown]))
+        same: dict[tuple[str, str], list[Problem]] = {}
+        for problem in self.problems:
+            if problem.scope is Scope.PARSING:
+                same.setdefault((problem.file, problem.reason), []).append(problem)
+        joined = {key: _of_rows(rows) for key, rows in same.items() if len(rows) > self.SHOWN}
+        listed: dict[str, list[Problem]] = {}
+        for problem in sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0)):
+            text = joined.get((problem.file, problem.reason), str(problem))
+            listed.setdefault(text, []).append(problem)
+        shown = list(listed)[:most]
+        left = [problem for text in list(listed)[len(shown) :] for problem in listed[text]]
+        lines = [f"  {text}" for text in shown if not self.summary.startswith(text)]
+        return [*lines, f"  ... and {_counted(left)}"] if left else lines
+
+
+def _of_rows(problems: Sequence[Problem]) -> str:
+    """Return the same problem of many rows of a file in one line."""
+    numbers = {problem.row or 0 for problem in problems}
+    starts = sorted(row for row in numbers if row - 1 not in numbers)
+    ends = sorted(row for row in numbers if row + 1 not in numbers)
+    ranges = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+    first = problems[0]
+    return f"{first.file}: {len(problems):,} rows ({', '.join(ranges)}): {first.reason}"
 
 
 def _counted(problems: Sequence[Problem]) -> str:

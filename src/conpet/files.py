@@ -44,12 +44,14 @@ def _require_writable(path: Path) -> None:
 def written_aside(path: Path) -> Iterator[TextIO]:
     """Yield a stream that replaces `path` at the end, or is discarded on an error.
 
+    Half a surrogate pair, which no encoding knows, is written as its escape, which JSON understands.
+
     Raises:
         ConfigError: The path cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        stream = aside.open("w", encoding="utf-8", newline="")
+        stream = aside.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}; name another file") from error
     try:

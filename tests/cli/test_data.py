@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conpet.cli import main
 from conpet.store import Store
 from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows, write_stream
 
@@ -54,6 +56,21 @@ def test_all_findings_are_listed_where_wanted_and_in_json(tmp_path: Path) -> Non
     assert (told.json["refused"], told.json["summary"]["error"]) == (True, 6)
     assert told.json["kinds"][0]["count"] == 6
     assert {finding["place"]["row"] for finding in told.json["findings"]} >= set(range(9, 15))
+
+
+def test_half_a_surrogate_pair_is_named_and_left_out(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "t.jsonl", rows())
+    with file.open("a") as stream:
+        stream.write('{"text": "when \\ud800 open", "label": "hours"}\n{"text": "open now", "label": "ho\\udfffurs"}\n')
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with redirect_stdout(printed):
+        assert main(["data", "check", str(file), "--quick", "--fix", str(tmp_path / "clean")]) == 0
+    printed.flush()
+    said = printed.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    assert "text is not valid Unicode" in said
+    assert "ho\\udfffurs" in said
+    left = [json.loads(line) for line in (tmp_path / "clean" / "left-out.jsonl").read_text().splitlines()]
+    assert [row["was"]["label"] for row in left] == ["hours", "ho\udfffurs"]
 
 
 def test_the_page_shows_pairs_escapes_text_and_hides_personal_data(tmp_path: Path) -> None:

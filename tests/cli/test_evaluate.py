@@ -126,6 +126,7 @@ def test_a_task_with_an_empty_test_file_is_said(tmp_path: Path) -> None:
     assert "the test file is empty: accuracy is not measured" in learned.out
     assert f"no accuracy: task {STREAM[0].name} has no test examples" in learned.out
     assert "Accuracy by task" not in learned.out
+    assert f"no accuracy: task {STREAM[0].name} has no test examples" in conpet("report", tmp_path / "ws").out
     evaluated = conpet("evaluate", tmp_path / "ws")
     assert f"no accuracy: task {STREAM[0].name} has no test examples" in evaluated.out
     assert "whole accuracy" not in evaluated.out

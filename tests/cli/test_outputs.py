@@ -24,6 +24,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [
         ("predict", "WORKSPACE", "-i", "INPUT", "-o", "missing/out.csv"),
+        ("data", "check", "INPUT", "--quick", "--fix", "missing/copy"),
         ("report", "WORKSPACE", "-o", "missing/report"),
         ("report", "WORKSPACE", "-o", "missing/page.html"),
         ("modules", "export", "WORKSPACE", "text-0", "missing/module"),

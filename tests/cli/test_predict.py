@@ -5,7 +5,9 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -187,6 +189,28 @@ def test_bad_rows_can_be_left_out_or_reported_in_their_places(tmp_path: Path) ->
         ("", ""), ("2", "empty text"), ("", ""), ("4", "missing te"), ("", "")
     ]  # fmt: skip
     assert [row["label"] for row in rows if not row["error"]] == [row["label"] for row in skipped.rows]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_half_a_surrogate_pair_is_escaped_in_every_output(tmp_path: Path, suffix: str) -> None:
+    workspace, source, target = taught(tmp_path), tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
+    source.write_text('{"text": "good", "id": "\\ud800 1"}\n{"text": "fine", "id": 2}\n')
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with redirect_stdout(printed):
+        assert main(["predict", str(workspace), "-i", str(source), "--on-error", "report", "--format", suffix]) == 0
+    assert conpet("predict", workspace, "-i", source, "--on-error", "report", "-o", target).code == 0
+    printed.flush()
+    for content in (target.read_text(), printed.buffer.getvalue().decode()):  # type: ignore[attr-defined]
+        first = content.splitlines()[suffix == "csv"]
+        if suffix == "jsonl":
+            assert json.loads(first) == {"id": "\ud800 1", "row": 1, "error": ANY}
+        else:
+            assert first.startswith("\\ud800 1,")
+
+
+def test_a_file_without_rows_is_said_to_have_none(tmp_path: Path) -> None:
+    done = conpet("predict", taught(tmp_path), "-i", write_rows(tmp_path / "in.jsonl", []))
+    assert (done.code, done.out, done.err) == (0, "", "no rows: nothing was predicted\n")
 
 
 def test_a_file_that_cannot_be_read_to_its_end_is_always_an_error(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from conpet import ConPET, Example
+from conpet import ConPET, Example, Task
 from conpet.commands.report import report_data
 from conpet.commands.rows import stored_answers
 from conpet.data import Kind, Span
-from conpet.errors import DataError
+from conpet.errors import DataError, Problem
 from conpet.evaluation.metrics import backward_transfer, forgetting
 from conpet.testing import toy_stream
 from tests.helpers.workspaces import files_with, stream, workspace
@@ -147,7 +147,11 @@ def test_spans_are_evaluated_with_texts(learner: ConPET) -> None:
         ([Example.of_text("a", "nope")], "no example has a label that the workspace has learned .*check the spelling"),
         ([Example.of_relation(("a", "b"), Span(0, 1), Span(1, 2), "nope")], "no task of that kind was learned"),
         ([], "give at least one labelled example"),
-        (["a"], "example 1 is a str; give conpet.Example objects"),
+        (["a"], "1 of 1 example cannot be evaluated.*\n.*row 1: missing label"),
+        (
+            [None, {"label": "text-0-0"}, Problem("f", 3, "bad")],
+            "3 of 3 .*\n.*1: is None;.*\n.*2: missing text.*\n.*3: bad",
+        ),
         ("text", "evaluate takes labelled examples, not a str"),
         (Example.of_text("a", "b"), "evaluate takes labelled examples, not a Example"),
     ],
@@ -155,6 +159,25 @@ def test_spans_are_evaluated_with_texts(learner: ConPET) -> None:
 def test_wrong_examples_are_refused_and_all_are_named(learner: ConPET, examples: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         learner.evaluate(examples)
+
+
+def test_rows_are_evaluated_like_examples_and_numbers_are_labels(tmp_path: Path) -> None:
+    learner = workspace(tmp_path)
+    train = [{"Text": f"{word} {at}", "LABEL": at % 2} for at in range(8) for word in ("open", "close")]
+    learner.learn(Task("numbers", train=train), evaluate=False)  # type: ignore[arg-type]
+    rows = [{"text": "open 1", "label": 1}, Example.of_text("open 2", 0), Example.of_text("x", "0")]  # type: ignore[arg-type]
+    found = learner.evaluate(rows)  # type: ignore[arg-type]
+    assert [(one.row, one.label) for one in found.answers] == [(1, "1"), (2, "0"), (3, "0")]
+
+
+def test_inputs_that_do_not_fit_are_named_by_their_numbers(learner: ConPET) -> None:
+    (relations,) = toy_stream(1, 2, 8, 0, 4, kind=Kind.RELATION)
+    learner.learn(relations, evaluate=False)
+    long = Example.of_relation(("word",) * 900, Span(0, 1), Span(1, 900), relations.labels[0])
+    with pytest.raises(DataError, match="2 of 6 examples cannot be evaluated") as caught:
+        learner.evaluate([long, *relations.test[:4], long])
+    assert [problem.row for problem in caught.value.problems] == [1, 6]
+    assert all("more than the limit" in problem.reason for problem in caught.value.problems)
 
 
 # Inputs longer than max_tokens

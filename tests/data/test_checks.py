@@ -1,5 +1,7 @@
 """Tasks built in code pass the same checks as files."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -31,17 +33,38 @@ def test_a_wrong_example_is_named(example: Example, reason: str) -> None:
     assert {problem.file for problem in caught.value.problems} == {"task 't' (train)"}
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [(1, "named by text, not 1"), ("caf\udce9", "its name is not valid Unicode")]
+)
+def test_a_task_needs_a_name_of_text(name: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Task(name, train=(Example.of_text("x", "a"), Example.of_text("y", "b")))
+
+
+@pytest.mark.parametrize("given", [None, 5, "text", {"text": "x", "label": "a"}])
+def test_a_subset_is_a_list(given: Any) -> None:
+    with pytest.raises(DataError, match=r"\(train\): is .*; give a list of examples"):
+        Task("t", train=given)
+
+
+@pytest.mark.parametrize("key", ["Text", " TEXT "])
+def test_keys_of_rows_count_in_any_case_as_in_files(key: str) -> None:
+    assert Task("t", train=[{key: "x", "Label": 1}, {key: "y", "LABEL": 2, "other": 3}]).labels == ("1", "2")  # type: ignore[arg-type,list-item]
+    with pytest.raises(DataError, match=r"row 1: missing text .*; keys: 'txt', 'label'"):
+        Task("t", train=[{"txt": "x", "label": 1}])  # type: ignore[arg-type,list-item]
+
+
 def test_labels_of_python_are_as_those_of_files() -> None:
-    numbers = [Example.of_text(f"t{at}", label) for at, label in enumerate((1, np.int64(2), ["a"]))]  # type: ignore[arg-type]
-    assert Task("t", tuple(numbers)).labels == ("1", "2", "a")
+    numbers = [Example.of_text(f"t{at}", label) for at, label in enumerate((1, np.int64(2), ["a"], 3.0))]  # type: ignore[arg-type]
+    assert Task("t", tuple(numbers)).labels == ("1", "2", "3", "a")
     rows = [{"text": "x", "label": 1}, {"text": "y", "label": "z"}]
     assert Task("t", rows).labels == ("1", "z")  # type: ignore[arg-type]
     with pytest.raises(DataError) as caught:
         Task("t", (*numbers, Example.of_text("x", 1.5), None, Example.of_text("y", True)))  # type: ignore[arg-type]
     assert [(problem.row, problem.reason.partition(";")[0]) for problem in caught.value.problems] == [
-        (4, "label must be text, not 1.5"),
-        (5, "is None"),
-        (6, "label must be text, not True"),
+        (5, "label must be text or a whole number, not 1.5"),
+        (6, "is None"),
+        (7, "label must be text or a whole number, not True"),
     ]
 
 

@@ -99,7 +99,7 @@ def test_words_that_look_like_json_stay_words(tmp_path: Path) -> None:
         ({"text": "new"}, "missing label"),
         ({"text": "new", "label": " "}, "missing label"),
         ({"text": "new", "label": None}, "missing label"),
-        ({"text": "new", "label": 1.5}, "label must be text, not 1.5"),
+        ({"text": "new", "label": 1.5}, "label must be text or a whole number, not 1.5"),
         ({"text": ["new"], "label": "a"}, "text must be text"),
         ({"label": "a"}, "missing text (or tokens with head and tail, or with mention)"),
         ({"tokens": ["x"], "label": "a"}, "tokens without spans"),
@@ -163,12 +163,26 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", "text,label\na,b\n".encode("utf-16-le"), "it looks like utf-16-le"),
         ("t.csv", b'text,label\n"never closed,a\nb,c\n', "not valid CSV"),
         ("t.csv", b"", "no training example: there are no rows"),
+        ("t.csv", b"\n  \n,,\n", "no training example: there are no rows"),
         ("t.jsonl.gz", b"plain", "cannot be read: Not a gzipped file"),
         ("t.jsonl.gz", gzip.compress(b"{}\n" * 9, mtime=0)[:-9], "cannot be read"),
         ("t.parquet", b"PAR1 and no more", "not a readable Parquet file"),
         ("t.parquet", b"", "not a readable Parquet file"),
         ("t.json", b"{}", "is an object with no names; expected a list of objects"),
         ("t.xls", b"\xd0\xcf", "unknown file format; readable: .jsonl"),
+        ("t.xls", b"\xd0\xcf", "save it as .xlsx"),
+        ("t.dat", b"text,label\na,b\n", "a file with another name: --input-format"),
+        ("t.csv", b"PAR1 and more", "it is a Parquet file; give its name the ending .parquet"),
+        ("t.jsonl", b"PK\3\4 and more", "it is an Excel workbook or a zip archive"),
+        ("t.csv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("t.csv", b'{"text": "a", "label": "b"}\n', "it looks like JSON: --input-format jsonl"),
+        ("t.jsonl", b"text,label\na,b\n", "not valid JSON: Expecting value at column 1; if it is a table"),
+        ("t.jsonl", b'[\n{"text": "a"}\n]\n', "if it is one JSON document: --input-format json"),
+        ("t.json", b"text,label\na,b\n", "if it is a table: --input-format csv"),
+        ("t.txt", b'{"text": "a", "label": "b"}\n', "if its lines are JSON: --input-format jsonl"),
+        ("t.txt", b"text;label\na;b\n", "if it is a table: --input-format csv"),
+        ("t.txt", b"a\tb\nc\td\n", "if it is a table: --input-format tsv"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, content: bytes, says: str) -> None:
@@ -455,7 +469,7 @@ def test_several_labels_in_a_row_are_refused_for_learning_only(tmp_path: Path) -
     assert [said for _, _, said in problems(path)] == [
         "one label per row is learned, and this row has 2: 'a', 'b'; keep one of them, or learn a task for each kind "
         "of label",
-        "label must be text, not True",
+        "label must be text or a whole number, not True; write it as text: 'true'",
         "missing label",
     ]
     assert [example.label for example in read_inputs(path)][-3:] == [None, None, None]
@@ -554,13 +568,15 @@ def test_a_table_may_name_the_subsets_of_its_rows(tmp_path: Path) -> None:
     task = read_task(write(tmp_path / "t.csv", rows))
     assert [len(subset) for subset in (task.train, task.validation, task.test)] == [10, 5, 5]
     assert task.notes == ("the rows name their subsets (split or training): 10 train, 5 validation, 5 test",)
-    rows[0]["Split"] = "other"
-    assert len(read_task(write(tmp_path / "t.csv", rows), all_rows=True).train) == 20
+    rows[0]["Split"] = "holdout"
+    task = read_task(write(tmp_path / "t.csv", rows), all_rows=True)
+    assert len(task.train) == 20
+    assert task.notes == ("the column split is not used: 1 row names 'holdout' instead of train, validation or test",)
 
 
-def test_a_list_of_entities_in_a_cell_is_no_label(tmp_path: Path) -> None:
+def test_a_list_of_entities_among_labels_is_an_example_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('text,label\n[a] b,[a]\nAda ran,"[{""start"": 0, ""end"": 3, ""label"": ""PER""}]"\n')
     ((row, said),) = [(row, said) for _, row, said in problems(path) if row]
     assert row == 3
-    assert "label is a list in JSON: '[{" in said
+    assert said == "is a typing example; the first training row is a text example"

@@ -124,10 +124,26 @@ def test_all_problems_of_all_tasks_come_together(tmp_path: Path) -> None:
         ("3.jsonl", None, "only one label ('d'): a task needs two or more"),
         ("4", None, "contains no train file (train.jsonl, train.csv, train.tsv, ...)"),
         ("5.jsonl", 1, "empty text"),
-        ("6.xls", None, f"unknown file format; readable: {readable_endings()}"),
+        ("6.xls", None, f"unknown file format; readable: {readable_endings()}; save it as .xlsx or CSV"),
         ("task '1'", None, "an earlier task of the stream has the same name"),
     }
     assert any(file == "5.jsonl" and row == 2 and "not valid JSON" in said for file, row, said in found)
+
+
+def test_other_names_of_subsets_and_files_of_other_programs(tmp_path: Path) -> None:
+    for folder, train, test in (
+        ("long", "training", "Testing"),
+        ("hub", "train-00000-of-00001", "test-00000-of-00001"),
+    ):
+        write_task(tmp_path / folder / f"{train}.jsonl", "a", "b")
+        write_task(tmp_path / folder / f"{test}.jsonl", "a", "b", rows=2)
+        rows = (tmp_path / folder / f"{test}.jsonl").read_text().replace('"text": "', '"text": "held out ')
+        (tmp_path / folder / f"{test}.jsonl").write_text(rows)
+        (tmp_path / folder / "._train.jsonl").write_bytes(b"\0\5")
+        (tmp_path / folder / "~$train.xlsx").write_bytes(b"lock")
+        (task,) = read_stream(tmp_path / folder)
+        assert (task.name, len(task.test)) == (folder, 4)
+        assert not any("ignored" in note for note in task.notes)
 
 
 def test_an_empty_folder_holds_no_tasks(tmp_path: Path) -> None:

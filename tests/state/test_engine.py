@@ -47,6 +47,10 @@ def test_what_is_not_an_input_or_a_task_is_refused_with_what_to_give(tmp_path: P
     for single in ("text", b"text", {"text": "x"}, Example.of_text("x")):
         with pytest.raises(DataError, match=r"put it into a list: predict\(\[\.\.\.\]\)"):
             learner.predict(single)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=r"put it into a list: watch\(\[\.\.\.\]\)"):
+            learner.watch(single)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=r"put it into a list: forget\(\[\.\.\.\]\)"):
+            learner.forget(single)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="predict takes a list of inputs, not None"):
         learner.predict(None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"a str is not a task; read one from files with conpet\.read_task\(path\)"):
@@ -87,6 +91,8 @@ def test_tasks_that_cannot_answer_are_refused(tmp_path: Path) -> None:
         learner.predict(["a"], tasks=["text-99"])
     with pytest.raises(ConfigError, match="name at least one task"):
         learner.predict(["a"], tasks=[])
+    with pytest.raises(ConfigError, match="tasks='text-0': give a list of names"):
+        learner.predict(["a"], tasks="text-0")
     relation = next(task.name for task in many_tasks() if task.kind is Kind.RELATION)
     (problem,) = learner.predict(["a"], tasks=[relation], on_error="report")
     assert "but the given tasks are of kind relation" in str(problem)

@@ -40,7 +40,7 @@ from conpet.cli import (
     upgrade,
     watch,
 )
-from conpet.cli.console import INTERRUPTED, line, messages, print_error, warnings_as_lines
+from conpet.cli.console import INTERRUPTED, escape_unprintable, line, messages, print_error, warnings_as_lines
 from conpet.cli.help import App
 from conpet.errors import LESS_MEMORY, ConpetError, OutOfMemoryError, is_out_of_memory
 
@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command-line arguments; by default those of the process.
     """
     invocation = Invocation()
+    escape_unprintable()
     try:
         with warnings_as_lines():
             _run(arguments, invocation)

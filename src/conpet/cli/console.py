@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -65,6 +66,12 @@ def messages() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def escape_unprintable() -> None:
+    """Let standard output escape what its encoding does not know, as standard error does, instead of failing."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def line(text: str, console: Console | None = None, style: str | None = None) -> None:
     """Print one line verbatim: no markup, and no line breaks at the width of the terminal."""
     (console or output()).print(text, style=style, markup=False, soft_wrap=True)
@@ -93,9 +100,11 @@ def print_error(error: Exception, *, everything: bool = False) -> None:
     """Print an error message; list every wrong row of a `DataError` if `everything`."""
     console = messages()
     text = reason_of(error)
-    if isinstance(error, DataError) and everything:
-        text = "\n".join([error.summary, *(f"  {problem}" for problem in error.problems)])
     if isinstance(error, DataError):
+        if everything or not console.is_terminal:
+            text = "\n".join([error.summary, *error.lines()])
+        elif text.rpartition("\n")[2].startswith("  ... and "):
+            text = f"{text} (redirect standard error to a file to see all)"
         text = with_short_labels(text)
     if isinstance(error, ConpetError) and error.request_id:
         text = f"{text}\n(request {error.request_id})"

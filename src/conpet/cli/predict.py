@@ -184,6 +184,8 @@ def _stream(
         else:
             with written_aside(Path(str(target))) as stream:
                 written = write_answers(answers, stream, chosen, options, progress)
+    if not written.predictions and not written.problems:
+        line("no rows: nothing was predicted", messages(), "yellow")
     _print_written(workspace, written, None if target == STANDARD else target, options)
 
 

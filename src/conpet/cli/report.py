@@ -39,6 +39,7 @@ def report(
     from conpet.commands.report import evaluated, overall, report_data
     from conpet.report.files import REPORT_FOLDER, require_report, write_report
     from conpet.report.tables import final_table
+    from conpet.report.text import untested
     from conpet.store import Store
 
     store = Store.open(workspace)
@@ -56,5 +57,7 @@ def report(
         last = overall(data)
         if last is not None and not as_json:
             output().print(final_table(last, data.workspace.backbone))
+        if not as_json and (without := [task.name for task in data.tasks if not task.test]):
+            line(untested(without))
         for file in (files.page, files.data):
             line(str(file), messages() if as_json else None)

@@ -36,6 +36,7 @@ NO_TEXT = "the workspace stores no text (replay.latent_only): comparing rows wit
 _SAME_FEATURES = 0.9999
 """Least cosine of the features of two rows that are the same input; rounding in batches costs less than 1e-5."""
 _CHUNK = 1024
+_SOURCES = "give a path, a list of paths, a task or a list of tasks"
 
 Source = str | os.PathLike[str]
 
@@ -215,12 +216,14 @@ def _tasks(source: object) -> list[Task] | None:
         return [source]
     if isinstance(source, (str, os.PathLike)):
         return None
-    items = list(source)  # type: ignore[call-overload]
+    if not isinstance(source, Iterable):
+        raise ConfigError(_SOURCES)
+    items = list(source)
     return items if items and all(isinstance(item, Task) for item in items) else None
 
 
 def _paths(source: object) -> list[Path]:
     items = [source] if isinstance(source, (str, os.PathLike)) else list(source)  # type: ignore[call-overload]
     if not items or not all(isinstance(item, (str, os.PathLike)) for item in items):
-        raise ConfigError("give a path, a list of paths, a task or a list of tasks")
+        raise ConfigError(_SOURCES)
     return [Path(item).expanduser() for item in items]

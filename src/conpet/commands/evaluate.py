@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,7 +11,9 @@ from conpet.artifact import InMemoryObject
 from conpet.commands.base import evaluate_tests
 from conpet.context import Progress
 from conpet.data import Example, check_example
+from conpet.data.example import Kind
 from conpet.data.quality.rows import input_identity
+from conpet.data.rows import Input, RowError, to_example
 from conpet.data.truncation import CutInputs
 from conpet.errors import CorruptionError, DamagedModuleError, DataError, Problem, plural
 from conpet.evaluation.answers import AnsweredExample, UnansweredExample
@@ -19,7 +21,7 @@ from conpet.evaluation.history import SETTINGS_ONLY, learned_by, matrix_of
 from conpet.evaluation.metrics import Row
 from conpet.replay.memory import StoredExamples, Subset, text_memory
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
-from conpet.state.engine import answer
+from conpet.state.engine import answer, fitting
 from conpet.state.live import Live
 from conpet.state.state import TaskState
 from conpet.store import Store
@@ -41,11 +43,10 @@ def evaluate_workspace(live: Live, store: Store, progress: Progress) -> Evaluati
     return replace(evaluation, matrix=matrix)
 
 
-def evaluate_examples(live: Live, examples: Iterable[Example], progress: Progress) -> Evaluation:
+def evaluate_examples(live: Live, examples: Iterable[Input], progress: Progress) -> Evaluation:
     """Evaluate the live state on labelled examples of the caller; see `ConPET.evaluate`."""
-    numbered = dict(enumerate(_labelled(examples), start=1))
     owners = {label: task for task in live.state.tasks for label in task.labels}
-    _check(live, numbered, owners)
+    numbered = _checked(live, _several(examples), owners)
     known = {number: example for number, example in numbered.items() if example.label in owners}
     if not known:
         labels = ", ".join(repr(label) for label in list(owners)[:20])
@@ -75,41 +76,67 @@ def evaluate_examples(live: Live, examples: Iterable[Example], progress: Progres
     )
 
 
-def _labelled(examples: Iterable[Example]) -> Sequence[Example]:
-    if isinstance(examples, str | Example) or not isinstance(examples, Iterable):
+def _several(examples: Iterable[Input]) -> Sequence[Input]:
+    if isinstance(examples, str | bytes | Example | Mapping) or not isinstance(examples, Iterable):
         raise DataError(f"evaluate takes labelled examples, not a {type(examples).__name__}: give a list of them")
     given = list(examples)
     if not given:
         raise DataError("there are no examples: give at least one labelled example")
-    wrong = [number for number, one in enumerate(given, start=1) if not isinstance(one, Example)]
-    if wrong:
-        raise DataError(
-            f"example {wrong[0]} is a {type(given[wrong[0] - 1]).__name__}; give conpet.Example objects with a label"
-        )
     return given
 
 
-def _check(live: Live, examples: dict[int, Example], owners: dict[str, TaskState]) -> None:
+def _checked(live: Live, given: Sequence[Input], owners: dict[str, TaskState]) -> dict[int, Example]:
+    """Return the examples by their numbers from 1.
+
+    Raises:
+        DataError: Some cannot be evaluated; `problems` lists all of them.
+    """
     kinds = {task.kind for task in live.state.tasks}
+    found: list[Example | Problem] = []
     problems = []
-    for number, example in examples.items():
-        reasons = check_example(example)
-        owner = owners.get(example.label or "")
-        if example.label is None or not example.label.strip():
-            reasons.append("missing label")
-        elif owner is not None and owner.kind is not example.kind:
-            reasons.append(
-                f"is a {example.kind} example, but its label {example.label!r} belongs to task {owner.name!r} of kind "
-                f"{owner.kind}"
-            )
-        elif example.kind not in kinds:
-            reasons.append(f"is a {example.kind} example, and no task of that kind was learned")
-        problems += [Problem(EXAMPLES, number, reason) for reason in reasons]
+    for number, item in enumerate(given, start=1):
+        example, reasons = _read(item)
+        if example is not None:
+            reasons = [*check_example(example), *_label_reasons(example, owners, kinds)]
+        wrong = [Problem(EXAMPLES, number, reason) for reason in reasons]
+        problems += wrong
+        found.append(wrong[0] if example is None or wrong else example)
+    problems += [
+        Problem(EXAMPLES, one.row, one.reason)
+        for one, before in zip(fitting(live, found, 1), found, strict=True)
+        if isinstance(one, Problem) and one is not before
+    ]
     if problems:
-        wrong = len({problem.row for problem in problems})
+        count = len({problem.row for problem in problems})
         raise DataError(
-            f"{wrong:,} of {plural(len(examples), 'example')} cannot be evaluated; correct or remove them", problems
+            f"{count:,} of {plural(len(given), 'example')} cannot be evaluated; correct or remove them",
+            sorted(problems, key=lambda problem: problem.row or 0),
         )
+    return {number: one for number, one in enumerate(found, start=1) if isinstance(one, Example)}
+
+
+def _read(item: Input) -> tuple[Example | None, list[str]]:
+    """Return an example, or why there is none."""
+    if isinstance(item, Problem):
+        return None, [item.reason]
+    try:
+        return to_example(item), []
+    except RowError as error:
+        return None, [str(error)]
+
+
+def _label_reasons(example: Example, owners: Mapping[str, TaskState], kinds: Collection[Kind]) -> list[str]:
+    owner = owners.get(example.label or "")
+    if example.label is None or not example.label.strip():
+        return ["missing label"]
+    if owner is not None and owner.kind is not example.kind:
+        return [
+            f"is a {example.kind} example, but its label {example.label!r} belongs to task {owner.name!r} of kind "
+            f"{owner.kind}"
+        ]
+    if example.kind not in kinds:
+        return [f"is a {example.kind} example, and no task of that kind was learned"]
+    return []
 
 
 def _as_tests(task: TaskState, examples: Sequence[Example]) -> StoredExamples:

@@ -205,14 +205,15 @@ def _no_label(example: Example) -> bool:
 
 def _broken_strings(example: Example) -> Iterator[str]:
     for name, value in (("text", example.text), ("label", example.label or ""), ("tokens", "".join(example.tokens))):
-        if not _is_unicode(value):
+        if not is_unicode(value):
             yield name
     identifier = json.dumps(example.id, ensure_ascii=False) if isinstance(example.id, (list, dict)) else example.id
-    if isinstance(identifier, str) and not _is_unicode(identifier):
+    if isinstance(identifier, str) and not is_unicode(identifier):
         yield "id"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no half of a surrogate pair."""
     if text.isascii():
         return True
     try:

@@ -45,9 +45,8 @@ def read_labelled(
         elif note:
             note(str(row))
     if problems:
-        raise DataError(
-            f"{name}: {plural(len(problems), 'problem')}; nothing was evaluated. Correct or remove these rows", problems
-        )
+        hint = "" if any(problem.ends_reading for problem in problems) else ". Correct or remove these rows"
+        raise DataError(f"{name}: {plural(len(problems), 'problem')}; nothing was evaluated{hint}", problems)
     if not rows:
         raise DataError(f"{name}: the file has no rows; give a file with labelled rows")
     return rows

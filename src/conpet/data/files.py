@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -21,11 +21,13 @@ from conpet.data.formats.rasa import looks_like_rasa
 from conpet.data.raw import BrokenRow, Header, Note, RawItem, RawRow, ReadOptions
 from conpet.data.source import (
     COMPRESSED,
+    GIT_LFS,
     NOT_UTF8,
     READ_ERRORS,
     Source,
     check_encoding,
     decoding_problem,
+    foreign_content,
 )
 from conpet.errors import ConpetError, PluginError, Problem, Scope, check_memory, reason_of
 from conpet.registry import Registry
@@ -72,9 +74,6 @@ should know; conpet's own take a `Source`."""
 TEXT_FORMATS = frozenset(_BUILTIN) - {"parquet", "arrow", "xlsx", "xlsm", "ann", "brat-mentions", "brat-relations"}
 """Formats whose files may also be compressed: `.gz`, `.zst`."""
 
-_OBJECTS = frozenset({"jsonl", "ndjson", "json"})
-"""Formats whose rows may hold lists."""
-
 _STREAMED = frozenset({"jsonl", "ndjson"})
 """Formats that are read only once, from the first row to the last."""
 
@@ -101,6 +100,24 @@ def readable_endings() -> str:
     """List the readable endings of file names, for messages."""
     listed = ", ".join(f".{name}" for name in FORMATS if not name.startswith("brat-"))
     return f"{listed}; text files also with {' or '.join(COMPRESSED)}"
+
+
+_INSTEAD: Mapping[str, str] = {
+    ".xls": "save it as .xlsx or CSV",
+    ".ods": "save it as .xlsx or CSV",
+    ".feather": "read it with --input-format arrow",
+    ".zip": "unpack it",
+    ".bz2": "decompress it: bunzip2",
+    ".xz": "decompress it: unxz",
+    ".pkl": "save its rows as JSON lines or CSV",
+    ".xml": "save its rows as JSON lines or CSV",
+}
+
+
+def unknown_format(path: Path) -> str:
+    """Return the problem of a file whose name does not tell its format, with what to do."""
+    how = _INSTEAD.get(path.suffix.lower(), "a file with another name: --input-format (csv, tsv, jsonl, ...)")
+    return f"unknown file format; readable: {readable_endings()}; {how}"
 
 
 def is_data(path: Path) -> bool:
@@ -209,17 +226,24 @@ def _items(source: Source) -> Iterator[RawItem]:
         yield from _folder(source)
         return
     name = _format(source)
-    items = _items_of(source, name)
-    yield from with_entities(items, source) if name in _OBJECTS or name is None else items
+    yield from with_entities(_items_of(source, name), source)
 
 
 def _items_of(source: Source, name: str | None) -> Iterator[RawItem]:
     if source.from_stdin:
         yield from _standard_input(source, name or "jsonl")
     elif name is None:
-        yield source.problem(None, f"unknown file format; readable: {readable_endings()}")
+        yield source.problem(None, unknown_format(source.path))
+    elif name not in TEXT_FORMATS and _stands_for_another(source.path):
+        yield source.problem(None, f"cannot be read: {foreign_content(GIT_LFS)}")
     else:
         yield from FORMATS[name](source) if FORMATS.is_builtin(name) else _added_reader(name, source.path)
+
+
+def _stands_for_another(path: Path) -> bool:
+    """Return whether a file stands for one in Git LFS."""
+    with path.open("rb") as stream:
+        return stream.read(len(GIT_LFS)) == GIT_LFS
 
 
 def _folder(source: Source) -> Iterator[RawItem]:
@@ -270,12 +294,17 @@ def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Pro
                 yield item
         except ColumnError as error:
             if isinstance(item, Header):
-                yield source.problem(item.row, str(error), Scope.REST)
+                looks = "; it looks like JSON: --input-format jsonl or json" if _is_json(item.names) else ""
+                yield source.problem(item.row, f"{error}{looks}", Scope.REST)
                 return
             if isinstance(item, RawRow):
                 yield replace(source.problem(item.row, str(error)), id=id_in(item.fields, source.options.columns))
             else:
                 yield source.problem(None, str(error))
+
+
+def _is_json(names: Sequence[str]) -> bool:
+    return bool(names) and names[0].startswith(("{", "[{"))
 
 
 def _is_name(key: Any) -> bool:

@@ -8,6 +8,18 @@ from typing import Any, NamedTuple
 
 from conpet.errors import Problem
 
+SUBSET_NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""The subset that a name stands for: of a file, of a list in a JSON file, or in a row's field `split`."""
+
 
 class RawRow(NamedTuple):
     """A row of a file.

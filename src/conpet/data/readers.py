@@ -21,12 +21,12 @@ from conpet.data.example import Example
 from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import with_held_out
 from conpet.data.labelled import SUBSETS
-from conpet.data.raw import Note, RawRow, ReadOptions
+from conpet.data.raw import SUBSET_NAMES, Note, RawRow, ReadOptions
 from conpet.data.rows import RowError, id_of, parse_row
 from conpet.data.source import Source, source_name
-from conpet.data.stream_layout import SUBSET_NAMES, TaskSource, find_stream, find_task
+from conpet.data.stream_layout import TaskSource, find_stream, find_task
 from conpet.data.task import Examples, MixedExamples, Task, TaskStream
-from conpet.errors import DataError, Problem, plural
+from conpet.errors import DataError, Problem, listed, plural
 
 _MILLISECONDS = 1e11
 """A number from here on is a time in milliseconds: in seconds, it would be more than 3,000 years away."""
@@ -309,6 +309,7 @@ def parsed_rows(
     options = options or ReadOptions()
     name = Source(Path(path), options).file
     changed = lists = 0
+    unknown: dict[str, int] = {}
     for raw in raw_rows(path, options, labelled=labelled):
         if not isinstance(raw, RawRow):
             yield raw
@@ -322,7 +323,17 @@ def parsed_rows(
             given = raw.fields.get("label")
             lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
-            yield Located(file, raw.row, example, _subset(raw.fields), _time(raw.fields))
+            subset = _subset(raw.fields)
+            yield Located(file, raw.row, example, subset, _time(raw.fields))
+            if subset is None and isinstance(named := raw.fields.get("split"), str) and named.strip():
+                unknown[named.strip()] = unknown.get(named.strip(), 0) + 1
+    if unknown and labelled:
+        shown, count = listed([repr(named) for named in unknown], 5), sum(unknown.values())
+        yield Note(
+            name,
+            f"the column split is not used: {plural(count, 'row')} {'names' if count == 1 else 'name'} {shown} "
+            "instead of train, validation or test",
+        )
     if changed and labelled:
         rows = plural(changed, "row")
         yield Note(name, f"labels of {rows} were cleaned: blanks around them removed, Unicode form NFC")

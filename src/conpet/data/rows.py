@@ -17,6 +17,8 @@ from conpet.errors import ConpetError, Problem
 
 FIELDS = ("text", "tokens", "head", "tail", "mention", "label", "id")
 """The columns read; all others are ignored."""
+_NO_INPUT = "missing text (or tokens with head and tail, or with mention)"
+_SHOWN_KEYS = 10
 _LISTS = ("[{", "[[")
 _WORD = re.compile(r"\S+")
 _PAIR = re.compile(r"\s*(-?\d{1,9})\s*:\s*(-?\d{1,9})\s*")
@@ -38,17 +40,15 @@ def parse_row(row: Mapping[str, Any], *, inclusive_ends: bool = False, labelled:
         row: Field names to values. `text`; or `tokens` (a list, or one string: a JSON list, else words joined by
             spaces) or `text`, with `head` and `tail`, or with `mention`. A span is {"start": s, "end": e}, [s, e],
             "s:e" or JSON of these: positions of tokens, or of characters if there is only a text, the end exclusive.
-            `label` is text, a whole number, or a list of one of these. `id` is any JSON value. None counts as absent,
-            and so does "" except in `text`.
+            `label` is text, a whole number, or a list of one of these. `id` is any JSON value. None and NaN count as
+            absent, and so does "" except in `text`.
         inclusive_ends: Whether the end of a span is its last token or character.
         labelled: Whether to read the label.
 
     Raises:
         RowError: A field is missing, has the wrong form, or contradicts another.
     """
-    fields = {
-        name: value for name in FIELDS if (value := row.get(name)) is not None and (value != "" or name == "text")
-    }
+    fields = {name: value for name in FIELDS if not _absent(value := row.get(name)) and (value != "" or name == "text")}
     label = parse_label(fields["label"]) if labelled and "label" in fields else None
     identifier = id_of(fields)
     marked = [field for field in ("head", "tail", "mention") if field in fields]
@@ -58,7 +58,12 @@ def parse_row(row: Mapping[str, Any], *, inclusive_ends: bool = False, labelled:
         return Example.of_text(_text(fields["text"]), label, identifier)
     if "tokens" in fields:
         raise RowError("tokens without spans: a relation needs head and tail, an entity mention needs mention")
-    raise RowError("missing text (or tokens with head and tail, or with mention)")
+    raise RowError(_NO_INPUT)
+
+
+def _absent(value: Any) -> bool:
+    """Return whether a value is missing: None, or NaN, which pandas writes for it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def parse_label(value: Any) -> str | None:
@@ -78,13 +83,15 @@ def parse_label(value: Any) -> str | None:
     if isinstance(value, str):
         if value.lstrip().startswith(_LISTS) and isinstance(_json(value), list):
             raise RowError(
-                f"label is a list in JSON: {value!r:.40}; entities are read from lists in JSON files, so save each row "
-                'as {"text": ..., "entities": [...]}'
+                f'label is a list in JSON: {value!r:.40}; entities need a text: {{"text": ..., "entities": [...]}}'
             )
         return unicodedata.normalize("NFC", value.strip()) or None
     if isinstance(value, Integral) and not isinstance(value, bool):
         return str(int(value))
-    raise RowError(f"label must be text, not {_shape(value)}")
+    if isinstance(value, float) and value.is_integer():  # as pandas writes whole numbers among missing ones
+        return str(int(value))
+    written = f"; write it as text: {json.dumps(value)!r}" if isinstance(value, bool | float) else ""
+    raise RowError(f"label must be text or a whole number, not {_shape(value)}{written}")
 
 
 def to_example(item: Any, *, labelled: bool = True) -> Example:
@@ -100,7 +107,7 @@ def to_example(item: Any, *, labelled: bool = True) -> Example:
     if isinstance(item, str):
         return Example.of_text(item)
     if isinstance(item, Mapping):
-        return parse_row(item, labelled=labelled)
+        return parse_row(_by_field(item), labelled=labelled)
     if not isinstance(item, Example):
         raise RowError(f'is {_typed(item)}; give a text, a conpet.Example, or a mapping such as {{"text": "..."}}')
     label, identifier = (item.label if labelled else None), _identifier(item.id)
@@ -108,6 +115,20 @@ def to_example(item: Any, *, labelled: bool = True) -> Example:
     if label is item.label and identifier is item.id:
         return item
     return replace(item, label=label, id=identifier)
+
+
+def _by_field(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row given in Python by the names of fields, which count in any case, as in files.
+
+    Raises:
+        RowError: Its keys name no input.
+    """
+    plain = {name.strip().casefold(): name for name in row if isinstance(name, str)}
+    fields = {field: row[field if field in row else plain[field]] for field in FIELDS if field in plain}
+    if not fields.keys() & {"text", "tokens"} and len(fields) < len(row):
+        keys = ", ".join(repr(key) for key in list(row)[:_SHOWN_KEYS])
+        raise RowError(f"{_NO_INPUT}; keys: {keys}")
+    return fields
 
 
 def _typed(item: Any) -> str:

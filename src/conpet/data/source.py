@@ -108,7 +108,7 @@ class Source:
         with self.binary() as stream:
             peekable = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
             head = peekable.peek(_HEAD)[:_HEAD]
-            self._require_decompressed(head)
+            self._require_text(head)
             encoding = encoding_of(head) or self.options.encoding or _UTF8
             if encoding == _UTF8 and 4 * head.count(0) > len(head):
                 raise UnicodeDecodeError(_UTF8, head, head.index(0), head.index(0) + 1, "zero bytes")
@@ -119,13 +119,15 @@ class Source:
             finally:
                 text.detach()  # standard input stays open
 
-    def _require_decompressed(self, head: bytes) -> None:
-        """Raise `OSError` if text begins with the mark of a compressed file."""
+    def _require_text(self, head: bytes) -> None:
+        """Raise `OSError` if a file begins with the mark of one that is no text."""
         for suffix, (mark, program) in _COMPRESSION.items():
             if head.startswith(mark):
                 of_stdin = f"decompress it first: {program} FILE | conpet ..."
                 how = of_stdin if self.from_stdin else f"give its name the ending {suffix}"
                 raise OSError(f"it is compressed; {how}")
+        if what := foreign_content(head):
+            raise OSError(what)
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Yield the numbered lines of the text, without their ends."""
@@ -160,6 +162,11 @@ class Source:
                     except UnicodeDecodeError as error:
                         return bytes(error.object)
         return b""
+
+
+def foreign_content(head: bytes) -> str | None:
+    """Return what a file is that begins with these bytes, and what to do, if it is no text; otherwise None."""
+    return next((what for mark, what in _FOREIGN.items() if head.startswith(mark)), None)
 
 
 def is_stdin(path: str | Path) -> bool:
@@ -223,3 +230,21 @@ COMPRESSED = tuple(_OPENERS)
 """Suffixes of compressed text files."""
 _COMPRESSION = {".gz": (b"\x1f\x8b", "gzip -dc"), ".zst": (b"\x28\xb5\x2f\xfd", "zstd -dc")}
 """First bytes of a compressed file, with which no text begins, and a program that decompresses it, by suffix."""
+GIT_LFS = b"version https://git-lfs"
+"""How a file begins that stands for one in Git LFS."""
+_FOREIGN: Mapping[bytes, str] = {
+    GIT_LFS: "it only stands for a file in Git LFS; get the file itself: git lfs pull",
+    b"PAR1": "it is a Parquet file; give its name the ending .parquet, or use --input-format parquet",
+    b"ARROW1": "it is an Arrow or Feather file; give its name the ending .arrow, or use --input-format arrow",
+    b"PK\3\4": "it is an Excel workbook or a zip archive; give a workbook the ending .xlsx, unpack an archive",
+    bytes.fromhex("d0cf11e0a1b11ae1"): "it is an old Excel workbook (.xls) or another old document; save it as .xlsx "
+    "or CSV",
+    b"%PDF-": "it is a PDF document; copy its texts into a text file",
+    b"\x89PNG\r": "it is a picture, not text",
+    b"\xff\xd8\xff": "it is a picture, not text",
+    b"SQLite format 3\0": "it is an SQLite database; export a table as CSV",
+    b"BZh": "it is compressed (bzip2); decompress it: bunzip2",
+    b"\xfd7zXZ\0": "it is compressed (xz); decompress it: unxz",
+    b"\x80\x04\x95": "it is a Python pickle; save its rows as JSON lines or CSV",
+}
+"""First bytes of files that are no text, with what they are and what to do."""

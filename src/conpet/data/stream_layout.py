@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,15 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from conpet.config import Settings
 from conpet.config.base import worded
-from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder, readable_endings
+from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder, readable_endings, unknown_format
 from conpet.data.formats.columnar import saved_subsets
-from conpet.data.raw import ReadOptions
+from conpet.data.raw import SUBSET_NAMES, ReadOptions
 from conpet.data.source import is_stdin
-from conpet.errors import ConfigError, Problem, reason_of
+from conpet.errors import ConfigError, Problem, Scope, reason_of
 
 STREAM_FILE = "stream.yaml"
-SUBSET_NAMES = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""The subset that the name of a file, or a row's field `split`, stands for."""
+_SHARD = re.compile(r"-\d+-of-\d+$")
+"""How the names of the files end in a data set of the Hugging Face Hub: train-00000-of-00001.parquet."""
 # Probably data files: ignoring them silently would lose a task.
 _FOREIGN = (".xls", ".ods", ".feather", ".gz", ".bz2", ".xz", ".zst", ".zip", ".pkl", ".xml")
 
@@ -113,12 +107,12 @@ def find_stream(path: Path, options: ReadOptions | None = None) -> tuple[list[Ta
         return [find_task(path, options=options)], []
     sources, problems = [], []
     for entry in sorted(path.iterdir(), key=lambda entry: _natural(entry.name)):
-        if entry.name.startswith((".", "__")):
+        if _is_hidden(entry):
             continue
         if entry.is_dir() or _is_data(entry, options):
             sources.append(find_task(entry, options=options))
         elif entry.suffix.lower() in _FOREIGN:
-            problems.append(Problem(str(entry), None, f"unknown file format; readable: {readable_endings()}"))
+            problems.append(Problem(str(entry), None, unknown_format(entry)))
     if not sources and not problems:
         endings = readable_endings()
         problems.append(Problem(str(path), None, f"contains no tasks: no folders, and no files in {endings}"))
@@ -130,7 +124,7 @@ def _fill_from_folder(
 ) -> None:
     saved = saved_subsets(folder)
     entries = sorted(folder.iterdir(), key=_plain_lines_last) if saved is None else [folder / name for name in saved]
-    for file in entries:
+    for file in filterfalse(_is_hidden, entries):
         subset = subset_of(file)
         if not (is_data_folder(file) if file.is_dir() else _is_data(file, options) or (subset and data_suffix(file))):
             continue
@@ -148,6 +142,11 @@ def _fill_from_folder(
         problems.append(Problem(str(folder), None, "contains no train file (train.jsonl, train.csv, train.tsv, ...)"))
 
 
+def _is_hidden(entry: Path) -> bool:
+    """Return whether an entry of a folder belongs to another program: .DS_Store, ._train.csv, ~$lock.xlsx."""
+    return entry.name.startswith((".", "__", "~$"))
+
+
 def _plain_lines_last(file: Path) -> tuple[bool, Path]:
     return data_suffix(file) == ".txt", file
 
@@ -159,7 +158,7 @@ def _is_data(file: Path, options: ReadOptions) -> bool:
 
 def subset_of(file: Path) -> str | None:
     """Return the subset that a file or folder is named after (train, validation, dev, test, ...), or None."""
-    return SUBSET_NAMES.get((file.name if file.is_dir() else _stem(file)).lower())
+    return SUBSET_NAMES.get(_SHARD.sub("", file.name if file.is_dir() else _stem(file)).lower())
 
 
 def _contains_subset(folder: Path) -> bool:
@@ -174,7 +173,7 @@ def _read_stream_file(file: Path, options: ReadOptions) -> tuple[list[TaskSource
         stream = _StreamFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8-sig")) or {})
     except yaml.MarkedYAMLError as error:
         row = error.problem_mark.line + 1 if error.problem_mark else None
-        return [], [Problem(str(file), row, f"not valid YAML: {error.problem}")]
+        return [], [Problem(str(file), row, f"not valid YAML: {error.problem}", scope=Scope.PARSING)]
     except ValidationError as error:
         return [], [
             Problem(str(file), None, _explain(item["loc"], item["type"], item["msg"])) for item in error.errors()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, overload
 
-from conpet.data.checks import Located, check_rows, check_stream, check_task_template, locate
+from conpet.data.checks import Located, check_rows, check_stream, check_task_template, is_unicode, locate
 from conpet.data.example import Example, Kind, digest_examples
 from conpet.data.rows import RowError, to_example
 from conpet.errors import DataError, Problem
@@ -43,6 +43,8 @@ class Task:
     _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise DataError(f"a task is named by text, not {self.name!r:.60}")
         _convert(self, f"task {self.name!r}", f"task {self.name!r} cannot be learned; nothing changed")
         problems = check_task(self)
         if problems:
@@ -148,8 +150,11 @@ def _convert(owner: Task | Examples, source: str, summary: str) -> None:
     """
     problems = []
     for subset in ("train", "validation", "test"):
-        examples = []
-        for row, item in enumerate(getattr(owner, subset), start=1):
+        examples, given = [], getattr(owner, subset)
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            problems.append(Problem(f"{source} ({subset})", None, f"is {given!r:.60}; give a list of examples"))
+            continue
+        for row, item in enumerate(given, start=1):
             try:
                 examples.append(to_example(item))
             except RowError as error:
@@ -163,6 +168,8 @@ def check_task(task: Task) -> list[Problem]:
     """List the problems of a task. The readers apply the same checks to the rows of files."""
     source = f"task {task.name!r}"
     problems = [] if task.name.strip() else [Problem(source, None, "a task needs a name")]
+    if not is_unicode(task.name):
+        problems.append(Problem(source, None, "its name is not valid Unicode; give it another one (--name)"))
     if task.train:
         problems += check_task_template(source, task.template, task.train[0].kind)
     return problems + check_rows(source, _located(source, task), labels=task.head == LABELS)

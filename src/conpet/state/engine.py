@@ -195,17 +195,17 @@ class Engine:
         return [item for item in items if isinstance(item, Problem)]
 
 
-def require_several(inputs: Inputs) -> Inputs:
-    """Return the inputs.
+def require_several(inputs: Inputs, what: str = "predict") -> Inputs:
+    """Return the inputs of the function named `what`.
 
     Raises:
         DataError: They are a single text (each character would be an input), a single mapping (each key would be one),
             or another single value.
     """
     if isinstance(inputs, str | bytes | Example | Mapping):
-        raise DataError("predict takes a list of inputs but got a single one; put it into a list: predict([...])")
+        raise DataError(f"{what} takes a list of inputs but got a single one; put it into a list: {what}([...])")
     if not isinstance(inputs, Iterable):
-        raise DataError(f"predict takes a list of inputs, not {inputs!r:.60}")
+        raise DataError(f"{what} takes a list of inputs, not {inputs!r:.60}")
     return inputs
 
 

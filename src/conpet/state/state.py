@@ -126,6 +126,8 @@ class State:
             ConfigError: There are no names.
             UnknownNameError: There is no such task.
         """
+        if isinstance(names, str):
+            raise ConfigError(f"tasks={names!r}: give a list of names")
         if not names:
             raise ConfigError("tasks=[]: name at least one task, or leave it out")
         known = [task.name for task in self.tasks]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from conpet import read_task
@@ -119,3 +123,38 @@ def test_the_column_of_a_list_can_be_named_and_its_ends_can_be_inclusive(tmp_pat
     columns = {"text": "words", "label": "marks"}
     assert labelled(path, columns=columns, inclusive_ends=True) == FOUND
     assert [shown(one) for one in read_inputs(path, columns=columns, inclusive_ends=True)] == ["Ada", "Bob", "Oslo"]
+
+
+@pytest.mark.parametrize("write_cell", [json.dumps, repr, lambda found: repr([tuple(one) for one in found])])
+@pytest.mark.parametrize("column", ["label", "entities"])
+def test_a_cell_of_a_table_lists_entities_as_json_or_as_python_writes_them(
+    tmp_path: Path, write_cell: Callable[[Any], str], column: str
+) -> None:
+    path = tmp_path / "t.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "text", column], [7, TEXT, write_cell(TRIPLES)], [8, "none here", "[]"]])
+    assert labelled(path) == FOUND
+    assert {one.id for one in learned(path).train} == {"7"}
+    assert notes(path) == ["3 examples: the entities of 2 rows; left out: 1 row without entities"]
+
+
+def test_the_column_of_entities_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    spans = [{"start": start, "end": end, "type": kind, "entity": TEXT[start:end]} for start, end, kind in TRIPLES]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["ingredients", "marked"], [TEXT, json.dumps(spans)]])
+    columns = {"text": "ingredients", "label": "marked"}
+    assert labelled(path, columns=columns) == FOUND
+    assert inputs(path, columns={"text": "ingredients"}) == [TEXT]
+
+
+def test_a_parquet_file_lists_entities(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    spans = [{"start": start, "end": end, "label": kind} for start, end, kind in TRIPLES]
+    pyarrow.parquet.write_table(pyarrow.table({"text": [TEXT], "entities": [spans]}), path)
+    assert labelled(path) == FOUND
+
+
+def test_a_table_without_lists_still_needs_a_column_of_labels(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column named label"):
+        read_task(put(tmp_path / "t.csv", "text,entities\nAda ran,none\n"))

@@ -31,15 +31,25 @@ def test_the_first_sheet_is_read(tmp_path: Path) -> None:
         [None, "ID", "Text ", "LABEL"],
         [None, 7, "one", 1],
         [],
-        ["x", 8, 42, "b "],
+        ["x", 8.5, 42, "b "],
         [None, "n", datetime(2026, 5, 1), True],
     ]
     path = workbook(tmp_path / "t.xlsx", [], *rows, [None, None, " "], others=("Notes",))
     assert labelled(path) == [("one", "1"), ("42", "b"), ("2026-05-01", "TRUE")]
-    assert [one.id for one in read_inputs(path)] == [7, 8, "n"]
+    assert [one.id for one in read_inputs(path)] == [7, 8.5, "n"]
     assert row_numbers(path) == [3, 5, 6]
     assert notes(path) == ["only the sheet 'Data' is read; not read: 'Notes'"]
     assert count_inputs(path) == 3
+
+
+def test_empty_sheets_before_the_data_are_passed_over(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", others=("Rows", "Notes"))
+    book = openpyxl.load_workbook(path)
+    for row in (["text", "label"], ["one", "a"], ["two", "b"]):
+        book["Rows"].append(row)
+    book.save(path)
+    assert labelled(path) == [("one", "a"), ("two", "b")]
+    assert notes(path) == ["only the sheet 'Rows' is read, the first that is not empty; not read: 'Data', 'Notes'"]
 
 
 def test_a_sheet_without_a_header_is_read_by_positions(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from conpet import check_data
 from conpet.data import count_inputs, read_inputs, read_task
+from conpet.errors import DataError
 from tests.helpers.reading import SAMPLES, inputs, labelled, notes, problems, put
 
 ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
@@ -77,7 +78,7 @@ def test_json_lines_by_the_name_of_json_are_read_and_that_is_said(tmp_path: Path
     assert notes(path) == ["one object a line: read as JSON lines"]
     assert inputs(put(tmp_path / "t.json", json.dumps(ROWS[0]))) == ["one"]
     listed = problems(put(tmp_path / "t.jsonl", json.dumps(ROWS)))
-    assert listed[0][1].endswith("; to read a JSON list, name the file .json")
+    assert listed[0][1].endswith("; to read a JSON list: --input-format json")
 
 
 def test_a_list_is_read_in_constant_memory(tmp_path: Path) -> None:
@@ -96,6 +97,21 @@ def test_a_training_flag_divides_the_rows() -> None:
     assert task.labels == ("Make Update", "Setup Printer")
     assert (len(task.train) + len(task.validation), len(task.test)) == (8, 4)
     assert "the rows name their subsets (split or training): 8 train, 4 test" in task.notes
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_lists_named_after_subsets_are_the_subsets(tmp_path: Path, pairs: bool) -> None:
+    def rows(first: int) -> list[Any]:
+        texts = [(f"text {at}", "ab"[at % 2]) for at in range(first, first + 4)]
+        return [list(row) if pairs else {"text": row[0], "label": row[1]} for row in texts]
+
+    document = {"train": rows(0), "val": rows(4), "test": rows(8), "oos_test": [["odd", "oos"]]}
+    task = read_task(put(tmp_path / "t.json", json.dumps(document)))
+    assert [len(subset) for subset in (task.train, task.validation, task.test)] == [4, 4, 4]
+    assert task.notes[0] == "rows are read from 'train', 'val', 'test'; not read: oos_test"
+    document["test"][1] = {"text": "", "label": "a"} if not pairs else ["", "a"]
+    with pytest.raises(DataError, match=r"t\.json \(test\): row 2: empty text"):
+        read_task(put(tmp_path / "t.json", json.dumps(document)))
 
 
 def test_a_list_of_texts_can_be_predicted(tmp_path: Path) -> None:

@@ -76,6 +76,11 @@ class TestCopies:
         ]
         assert "of task 'a'" in next(one.message for one in find_copies(data) if one.place == ("b/train", 2))
 
+    def test_the_same_row_in_two_tasks_is_said_to_be_that(self) -> None:
+        one, other = find_copies(data_of({"train": [("x", "1"), ("y", "2")]}, {"train": [("x", "1"), ("z", "3")]}))
+        assert one.message == "the same row is row 1 of b/train of task 'b': a label, and so a row, belongs to one task"
+        assert other.message.startswith("the same row is row 1 of a/train of task 'a'")
+
     def test_rows_of_a_workspace_stay_and_are_named_by_task_and_index(self) -> None:
         stored = [
             *rows_of("old", "test", [("t0", ""), ("t", "")], stored=True),

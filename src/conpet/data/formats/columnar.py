@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.data.columns import ColumnError, assign_columns
+from conpet.data.formats.entities import ENTITY_LISTS
 from conpet.data.raw import Header, Note, RawItem, RawRow
 from conpet.data.source import NOT_UTF8, Source
 from conpet.errors import ConfigError, Scope
@@ -163,7 +164,7 @@ def _needed(names: list[str], source: Source) -> list[str]:
         assigned = set(assign_columns(names, source.options.columns).of.values())
     except ColumnError:  # reported when the header is looked at
         assigned = set()
-    return [name for name in names if name in assigned]
+    return [name for name in names if name in assigned or name in ENTITY_LISTS]
 
 
 def _class_names(schema: Any) -> _NAMES:

@@ -56,6 +56,11 @@ def count_tsv(source: Source) -> int:
     return _count(source, _tsv_dialect(source))
 
 
+def is_header(line: str) -> bool:
+    """Return whether a line is probably the header of a table: several names, two of them those of fields."""
+    return _fit([line], _best([line]))[0] > 1
+
+
 def _table(source: Source, dialect: Dialect, expected: str) -> Iterator[RawItem]:
     if dialect.delimiter != expected:
         yield Note(source.file, f"cells are separated by {_DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))}")
@@ -64,7 +69,7 @@ def _table(source: Source, dialect: Dialect, expected: str) -> Iterator[RawItem]
     try:
         with source.text(newline="") as text:
             for row, cells in enumerate(_records(text, dialect), start=dialect.skipped + 1):
-                if _is_blank(cells):
+                if _is_blank(cells) or (header is None and not any(map(str.strip, cells))):
                     continue
                 if header is None:
                     if problem := source.undecodable("".join(cells), row):

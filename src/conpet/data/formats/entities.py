@@ -1,21 +1,24 @@
-"""Rows of JSON with a list of labelled entities, as doccano and Prodigy export them: an example for each entity."""
+"""Rows with a list of labelled entities, as doccano and Prodigy export them: an example for each entity."""
 
 from __future__ import annotations
 
+import ast
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from conpet.data.columns import LIKELY
-from conpet.data.raw import Note, RawItem, RawRow
+from conpet.data.raw import Header, Note, RawItem, RawRow
 from conpet.data.rows import FIELDS, lines_around
 from conpet.data.source import Source
 from conpet.errors import Problem, plural
 
 _LABEL_LISTS = ("label", "labels")
-_LISTS = (*_LABEL_LISTS, "spans", "entities")
+ENTITY_LISTS = (*_LABEL_LISTS, "spans", "entities")
+"""Columns that may hold lists of entities."""
 _TEXTS = ("text", "data")
-_REPLACED = {*FIELDS, *_LISTS} - {"id"}
+_REPLACED = {*FIELDS, *ENTITY_LISTS} - {"id"}
 _LABELS = {"label", *LIKELY["label"]}
 _STARTS, _ENDS, _TYPES = ("start", "start_offset"), ("end", "end_offset"), ("label", "type")
 _REFUSED = ("reject", "ignore")
@@ -28,12 +31,12 @@ def with_entities(items: Iterable[RawItem], source: Source) -> Iterator[RawItem]
     """Yield the items of a file, with an item for each entity in place of a row that lists its entities.
 
     Such a list stands under `label` or `labels` (doccano), `spans` (Prodigy) or, in rows without a label that are
-    learned, `entities`, or in the column that is named for the label. Rows that Prodigy has marked as rejected or
-    ignored are left out.
+    learned, `entities`, or in the column that is named for the label. A cell of a table holds it as JSON, or as Python
+    writes it. Rows that Prodigy has marked as rejected or ignored are left out.
     """
     counts: Counter[str] = Counter()
     undecided: list[RawItem] = []  # empty lists before the first row that tells what they are lists of
-    for item in items:
+    for item in _listed(items, source):
         if not isinstance(item, RawRow):
             yield item
         elif _is_refused(item.fields, labelled=source.labelled):
@@ -52,6 +55,45 @@ def with_entities(items: Iterable[RawItem], source: Source) -> Iterator[RawItem]
     yield from undecided
     if any(counts.values()):
         yield Note(source.file, _said(counts))
+
+
+def _listed(items: Iterable[RawItem], source: Source) -> Iterator[RawItem]:
+    """Yield items with lists of entities in place of the cells that write them.
+
+    The header of a table with such lists is left out: what takes the place of its rows has other columns.
+    """
+    header: Header | None = None
+    for item in items:
+        if isinstance(item, Header):
+            header = item
+            continue
+        row = item._replace(fields=_decoded(item.fields, source)) if isinstance(item, RawRow) else item
+        if header is not None:
+            if not isinstance(row, RawRow) or _list_of(row.fields, source) is None:
+                yield header
+            header = None
+        yield row
+    if header is not None:
+        yield header
+
+
+def _decoded(fields: dict[str, Any], source: Source) -> dict[str, Any]:
+    names = {*ENTITY_LISTS, source.options.columns.get("label", "label")}
+    decoded = {name: value for name in names & fields.keys() if (value := _written_list(fields[name])) is not None}
+    return {**fields, **decoded} if decoded else fields
+
+
+def _written_list(cell: Any) -> list[Any] | None:
+    """Return the list of entities that a cell writes, or None."""
+    if not isinstance(cell, str) or not (cell.lstrip().startswith(("[{", "[[", "[(")) or cell.strip() == "[]"):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(cell.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return [list(entity) if isinstance(entity, tuple) else entity for entity in value]
+    return None
 
 
 def _is_refused(fields: Mapping[str, Any], *, labelled: bool) -> bool:

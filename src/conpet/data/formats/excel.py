@@ -19,7 +19,7 @@ _ERRORS = (ValueError, LookupError, TypeError, AttributeError, BadZipFile, Synta
 
 
 def read_excel(source: Source) -> Iterator[RawItem]:
-    """Read the first sheet of a workbook whose first row that is not empty is the header; numbers become text."""
+    """Read the first sheet that is not empty; its first row that is not empty is the header. Numbers become text."""
     try:
         import openpyxl
     except ImportError:
@@ -27,7 +27,7 @@ def read_excel(source: Source) -> Iterator[RawItem]:
     try:
         with warnings.catch_warnings(action="ignore"), source.binary() as stream:
             workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True)
-            yield from _first_sheet(workbook, source)
+            yield from _sheet(workbook, source)
     except BadZipFile:
         yield source.problem(None, _not_excel(source))
     except _ERRORS as error:
@@ -35,14 +35,17 @@ def read_excel(source: Source) -> Iterator[RawItem]:
         yield source.problem(None, f"not a readable Excel workbook (.xlsx): {reason}")
 
 
-def _first_sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
+def _sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
     sheets = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"] or workbook.worksheets
+    for sheet in sheets:
+        sheet.reset_dimensions()  # some programs state too few cells
+    read = next((sheet for sheet in sheets if _has_cells(sheet)), sheets[0])
     if len(workbook.worksheets) > 1:
-        others = ", ".join(repr(sheet.title) for sheet in workbook.worksheets if sheet is not sheets[0])
-        yield Note(source.file, f"only the sheet {sheets[0].title!r} is read; not read: {others}")
+        others = ", ".join(repr(sheet.title) for sheet in workbook.worksheets if sheet is not read)
+        first = "" if read is sheets[0] else ", the first that is not empty"
+        yield Note(source.file, f"only the sheet {read.title!r} is read{first}; not read: {others}")
     header: list[tuple[int, str]] | None = None
-    sheets[0].reset_dimensions()  # some programs state too few cells
-    for row, values in enumerate(sheets[0].iter_rows(values_only=True), start=1):
+    for row, values in enumerate(read.iter_rows(values_only=True), start=1):
         cells = [_cell(value) for value in values]
         if not any(cell.strip() for cell in cells):
             continue
@@ -56,10 +59,16 @@ def _first_sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
         fields: dict[str, Any] = {name: cells[at] if at < len(cells) else "" for at, name in header}
         if identifier is not None:
             at = header[names.index(identifier)][0]
-            fields[identifier] = values[at] if at < len(values) and isinstance(values[at], int) else fields[identifier]
+            fields[identifier] = (
+                values[at] if at < len(values) and isinstance(values[at], int | float) else fields[identifier]
+            )
         yield RawRow(row, fields)
     if header is None:
-        yield source.problem(None, f"the sheet {sheets[0].title!r} is empty; {_EXPECTED}")
+        yield source.problem(None, f"the sheet {read.title!r} is empty; {_EXPECTED}")
+
+
+def _has_cells(sheet: Any) -> bool:
+    return any(_cell(value).strip() for values in sheet.iter_rows(values_only=True) for value in values)
 
 
 def _not_excel(source: Source) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from conpet.data.formats.jsonl import ends_early, read_jsonl
-from conpet.data.raw import Note, RawItem, RawRow
+from conpet.data.raw import SUBSET_NAMES, Note, RawItem, RawRow
 from conpet.data.source import Source
-from conpet.errors import Problem, Scope, plural
+from conpet.errors import Problem, Scope, listed, plural
 
 _NEXT = re.compile(r"[\s,]*")
 _CHUNK = 1 << 16
@@ -142,7 +142,8 @@ def _whole(text: str, source: Source) -> Iterator[RawItem]:
 def _not_json(error: json.JSONDecodeError, source: Source) -> Problem:
     if ends_early(error):
         return source.problem(None, "the file ends in the middle of its JSON object: is it complete?")
-    reason = f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    table = "; if it is a table: --input-format csv" if not error.pos else ""
+    reason = f"not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}{table}"
     return source.problem(None, reason)
 
 
@@ -157,6 +158,9 @@ def _object(value: Mapping[str, Any], source: Source) -> Iterator[RawItem]:
         for number, fields in enumerate(table, start=1):
             yield RawRow(number, fields)
         return
+    if subsets := _subsets(value):
+        yield from _of_subsets(value, subsets, source)
+        return
     name, items = _row_list(value)
     if name is None:
         yield from _by_label(value, source)
@@ -169,6 +173,35 @@ def _object(value: Mapping[str, Any], source: Source) -> Iterator[RawItem]:
         for row in _grouped(item):
             number += 1
             yield _row(row, source, number)
+
+
+def _subsets(value: Mapping[str, Any]) -> dict[str, str]:
+    """Return the lists of rows that are named after a subset, with the subset, if one has training rows."""
+    named = {
+        name: subset
+        for name, rows in value.items()
+        if (subset := SUBSET_NAMES.get(name.strip().lower())) and isinstance(rows, list) and all(map(_is_row, rows))
+    }
+    return named if "train" in named.values() else {}
+
+
+def _is_row(item: Any) -> bool:
+    """Return whether an item is a row: an object, or a text with its label."""
+    return isinstance(item, dict) or (isinstance(item, list) and len(item) == 2 and all(map(_is_text, item)))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _of_subsets(value: Mapping[str, Any], subsets: Mapping[str, str], source: Source) -> Iterator[RawItem]:
+    others = [name for name, rows in value.items() if name not in subsets and isinstance(rows, list) and rows]
+    skipped = f"; not read: {', '.join(others[:_SHOWN])}" if others else ""
+    yield Note(source.file, f"rows are read from {listed([repr(name) for name in subsets], _SHOWN)}{skipped}")
+    for name, subset in subsets.items():
+        for number, item in enumerate(value[name], start=1):
+            fields = dict(item) if isinstance(item, dict) else {"text": item[0], "label": item[1]}
+            yield RawRow(number, {**fields, "split": subset}, f"{source.file} ({name})")
 
 
 def _row_list(value: Mapping[str, Any]) -> tuple[str | None, Sequence[Any]]:

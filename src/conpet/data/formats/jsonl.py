@@ -31,11 +31,15 @@ def ends_early(error: json.JSONDecodeError) -> bool:
     return error.msg.startswith("Unterminated string") or any(word.startswith(rest) for word in _WORDS)
 
 
-def _other_format(source: Source, row: int) -> str:
-    """Return how to read standard input that is not JSON lines from its first row on."""
-    if not source.from_stdin or row > 1 or source.options.format is not None:
+def _other_format(line: str, source: Source, row: int) -> str:
+    """Return how to read a file that is not JSON lines from its first row on."""
+    if row > 1 or (source.options.format is not None and source.from_stdin):
         return ""
-    return "; standard input is read as JSON lines, other formats with --input-format (csv, tsv, txt, ...)"
+    if source.from_stdin:
+        return "; standard input is read as JSON lines, other formats with --input-format (csv, tsv, txt, ...)"
+    if line.strip() in ("[", "{"):
+        return "; if it is one JSON document: --input-format json"
+    return "" if line.lstrip().startswith("{") else "; if it is a table: --input-format csv"
 
 
 def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
@@ -47,10 +51,12 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
         if ends_early(error) and not line.endswith("\n"):
             reason = "the file ends in the middle of this row: get the whole file, or delete the row"
             return source.problem(row, reason, Scope.PARSING)
-        return source.problem(row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(source, row)}")
+        return source.problem(
+            row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(line, source, row)}"
+        )
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")
     if not isinstance(fields, dict):
-        hint = "; to read a JSON list, name the file .json" if isinstance(fields, list) and row == 1 else ""
+        hint = "; to read a JSON list: --input-format json" if isinstance(fields, list) and row == 1 else ""
         return source.problem(row, f'not a JSON object such as {{"text": "...", "label": "..."}}{hint}')
     return RawRow(row, fields)

@@ -15,20 +15,21 @@ from conpet.data.readers import LoadedTask
 from conpet.data.stream_layout import STREAM_FILE
 from conpet.data.stream_writer import entry_of, folder_names, json_lines
 from conpet.errors import ConfigError
-from conpet.files import written_aside
+from conpet.files import require_new_files_in, written_aside
 
 LEFT_OUT = "left-out.jsonl"
 """The list of rows that were left out or changed, in the folder of a cleaned copy."""
 
 
 def require_empty(folder: Path) -> None:
-    """Check that a cleaned copy can be written to a folder: it must be new or empty.
+    """Check that a cleaned copy can be written to a folder: it must be empty, or new in a folder that exists.
 
     Raises:
-        ConfigError: It is a file, or contains something.
+        ConfigError: It is a file, contains something, or cannot be made.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not an empty folder; name a new one for the cleaned copy. Nothing was written")
+    require_new_files_in(folder)
 
 
 def write_cleaned(done: Examination, loaded: Sequence[LoadedTask], folder: Path) -> Path:

@@ -118,9 +118,12 @@ def _same_subset(rows: Sequence[Row], left: Counter[tuple[str, str]]) -> Iterato
         if tied or (row.task, row.label) != best:
             other = next(one for one in rows if (one.task, one.label) != (row.task, row.label))
             task = "" if other.task == row.task else f" of task {other.task!r}"
+            place = f"{other.place_from(row)}{task}"
             yield Finding(
                 "contradiction",
-                f"label {row.label!r} contradicts {other.place_from(row)}{task}: the same input has {other.label!r}",
+                f"label {row.label!r} contradicts {place}: the same input has {other.label!r}"
+                if other.label != row.label
+                else f"the same row is {place}: a label, and so a row, belongs to one task",
                 row,
                 other=other,
                 leaves_out=True,
