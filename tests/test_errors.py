@@ -147,7 +147,8 @@ def test_the_command_line_tells_what_helps_and_calls_it_no_mistake_of_its_own(
 def test_errors_of_the_system_are_said_in_words_with_their_file() -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/rows.csv")
     assert reason_of(denied).startswith("/data/rows.csv: permission denied; check its owner")
-    assert reason_of(denied, "/data/rows.csv").startswith("permission denied")
+    assert reason_of(denied, "/data/rows.csv").startswith("permission denied; ")
+    assert reason_of(denied, "/data/rows.csv", advice=False) == "permission denied"
     assert reason_of(OSError(errno.ENOSPC, "no space left on the disk (quota)")) == "no space left on the disk (quota)"
     assert reason_of(OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))) == "address already in use"
     assert reason_of(ValueError("a text")) == "a text"

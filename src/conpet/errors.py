@@ -281,17 +281,19 @@ _PLAIN = {
 """What errors of the system mean, and what to do."""
 
 
-def reason_of(error: BaseException, named: str | os.PathLike[str] | None = None) -> str:
+def reason_of(error: BaseException, named: str | os.PathLike[str] | None = None, *, advice: bool = True) -> str:
     """Return why something failed, for a message: errors of the system in words, with their file.
 
     Args:
         error: The error.
         named: The file that the message names already.
+        advice: Whether to say what to do; not if the message does.
     """
     if not isinstance(error, OSError) or isinstance(error, ConpetError) or error.errno is None:
         return str(error) or type(error).__name__
     told = error.strerror if error.strerror and error.strerror != os.strerror(error.errno) else None
-    reason = told or _PLAIN.get(error.errno, os.strerror(error.errno).lower())
+    plain = _PLAIN.get(error.errno, os.strerror(error.errno).lower())
+    reason = told or (plain if advice else plain.partition("; ")[0])
     return reason if error.filename is None or str(error.filename) == str(named) else f"{error.filename}: {reason}"
 
 

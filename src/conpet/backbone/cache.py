@@ -263,8 +263,8 @@ class StateCache:
         self._readable = writing and self._connection is not None
         effect = "no more states are cached" if self._readable else "states are not cached"
         warnings.warn(
-            f"the state cache {self.path} cannot be used ({reason_of(error, self.path)}): {effect} and will be "
-            "computed again when needed; free some space, or set CONPET_HOME to another folder",
+            f"the state cache {self.path} cannot be used ({reason_of(error, self.path, advice=False)}): {effect} and "
+            "will be computed again when needed; free some space, or set CONPET_HOME to another folder",
             RuntimeWarning,
             stacklevel=2,
         )

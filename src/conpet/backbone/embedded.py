@@ -134,9 +134,9 @@ class EmbeddedModels:
             raise
         except OSError as error:
             raise DownloadError(
-                f"cannot store {name} in {self.home}: {reason_of(error)}; it needs {_megabytes(model.disk_bytes)}, and "
-                f"up to {_megabytes(2 * model.download_bytes)} more while it is installed: free some space, or set "
-                "CONPET_HOME to another folder"
+                f"cannot store {name} in {self.home}: {reason_of(error, advice=False)}; it needs "
+                f"{_megabytes(model.disk_bytes)}, and up to {_megabytes(2 * model.download_bytes)} more while it is "
+                "installed: free some space, or set CONPET_HOME to another folder"
             ) from error
         return target
 
