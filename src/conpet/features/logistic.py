@@ -170,7 +170,8 @@ class _Loss:
         """Return parameters with these columns trained by L-BFGS, at most so many iterations."""
         trained = parameters[:, columns].requires_grad_()
         count = parameters.shape[1]
-        place = torch.full((count,), -1).index_copy(0, columns, torch.arange(len(columns)))[self.targets]
+        places = torch.full((count,), -1, dtype=torch.int64).index_copy(0, columns, torch.arange(len(columns)))
+        place = places[self.targets]
         # What the other columns contribute stays the same: their share of the softmax, and the logits of their labels.
         fixed, given = self.rows.new_empty(len(self.rows), 0), self.rows.new_zeros(len(self.rows))
         if len(columns) < count:
