@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.provenance import write_result
+from benchmarks.provenance import RESULTS, write_result
+
+_OF_A_RUN = frozenset({"made_by", "command", "load", "circumstances", "rows", "notes"})
 
 
 def row(what: str, value: float | str, unit: str = "", wanted: str | None = None, *, held: bool | None = None) -> Any:
@@ -35,6 +38,8 @@ def write(
     circumstances: str,
     rows: Sequence[Any],
     notes: Sequence[str],
+    *,
+    partial: bool = False,
     **more: Any,
 ) -> Path:
     """Write `benchmarks/results/NAME.json`.
@@ -45,8 +50,17 @@ def write(
         circumstances: What was done, for the page.
         rows: See `row`.
         notes: Sentences below the table.
+        partial: Whether only some rows were measured: the others, and what they were made by, stay in the file.
         more: Further keys.
     """
+    file = RESULTS / f"{name}.json"
+    former = json.loads(file.read_text(encoding="utf-8")) if partial and file.exists() else None
+    if former is not None:
+        new = {one["what"]: one for one in rows}
+        kept = [new.pop(one["what"], one) for one in former["rows"]]
+        rows, notes = [*kept, *new.values()], list(dict.fromkeys([*former["notes"], *notes]))
+        more = {**{key: value for key, value in former.items() if key not in _OF_A_RUN}, **more}
+        more["earlier"] = [*former.get("earlier", []), {key: former[key] for key in ("made_by", "load")}]
     result = {
         "command": made_by["command"],
         **more,
