@@ -60,7 +60,7 @@ from conpet.context import Progress, ignore
 from conpet.cost import metered, spending
 from conpet.data import Example, Examples, Input, MixedExamples, Style, Task, render
 from conpet.data.example import Id
-from conpet.data.rows import to_example
+from conpet.data.rows import label_name, to_example
 from conpet.data.truncation import CutInputs
 from conpet.errors import (
     AccuracyBoundError,
@@ -781,7 +781,9 @@ class ConPET:
             UnknownNameError: There is no label `old`.
             DataError: The label `new` already exists.
         """
-        return self._change(rename.rename, "rename", wait_seconds, progress, evaluate, gate, old, new)
+        return self._change(
+            rename.rename, "rename", wait_seconds, progress, evaluate, gate, label_name(old), label_name(new)
+        )
 
     def retire(
         self,
@@ -803,7 +805,7 @@ class ConPET:
             UnknownNameError: There is no such label.
             ConfigError: It is the last label of its task.
         """
-        return self._change(retire.retire, "retire", wait_seconds, progress, evaluate, gate, label)
+        return self._change(retire.retire, "retire", wait_seconds, progress, evaluate, gate, label_name(label))
 
     def split_label(
         self,
@@ -837,8 +839,9 @@ class ConPET:
                 training example of another label of the task.
             ConfigError: The workspace stores no texts (`latent_only`).
         """
+        name = label_name(label)
         return self._change(
-            split_label.split_label, "split", wait_seconds, progress, evaluate, gate, label, examples, replace=replace
+            split_label.split_label, "split", wait_seconds, progress, evaluate, gate, name, examples, replace=replace
         )
 
     def upgrade(

@@ -168,6 +168,8 @@ def test_rows_are_evaluated_like_examples_and_numbers_are_labels(tmp_path: Path)
     rows = [{"text": "open 1", "label": 1}, Example.of_text("open 2", 0), Example.of_text("x", "0")]  # type: ignore[arg-type]
     found = learner.evaluate(rows)  # type: ignore[arg-type]
     assert [(one.row, one.label) for one in found.answers] == [(1, "1"), (2, "0"), (3, "0")]
+    learner.rename(1, 7, evaluate=False)  # type: ignore[arg-type]
+    assert learner.owners == {"0": "numbers", "7": "numbers"}
 
 
 def test_inputs_that_do_not_fit_are_named_by_their_numbers(learner: ConPET) -> None:

@@ -94,6 +94,15 @@ def parse_label(value: Any) -> str | None:
     raise RowError(f"label must be text or a whole number, not {_shape(value)}{written}")
 
 
+def label_name(label: str | int) -> str:
+    """Return the name of a label: text as it is, a whole number as text.
+
+    Raises:
+        RowError: It is neither.
+    """
+    return label if isinstance(label, str) else str(parse_label(label))
+
+
 def to_example(item: Any, *, labelled: bool = True) -> Example:
     """Return an input given in Python as an example.
 
