@@ -95,7 +95,9 @@ def test_a_request_may_name_the_tasks_that_answer_and_ask_why(server: Served, le
         ),
         ({"inputs": "a", "top": 1}, 422, "invalid-request", '"/top"'),
         ({"inputs": "a", "top_n": 0}, 422, "invalid-request", '"/top_n"'),
-        ({"inputs": ["a", " "]}, 422, "invalid-inputs", "empty text"),
+        ({"inputs": ["a", " "]}, 422, "invalid-inputs", '"/inputs/1", "detail": "empty text"'),
+        ({"inputs": " "}, 422, "invalid-inputs", '"/inputs", "detail": "empty text"'),
+        ({"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 1}}}, 422, "invalid-inputs", '"/inputs",'),
         (
             {"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 9}}},
             422,
@@ -211,8 +213,9 @@ def test_numbers_that_json_does_not_have_are_refused(server: Served, number: str
 @pytest.mark.parametrize(
     ("method", "address", "said"),
     [
+        ("GET", "/v1/cost?since=a", "it takes none"),
         ("GET", "/v1/labels?tasks=a", "unknown parameter (did you mean 'task'?)"),
-        ("POST", "/v1/predict?top_n=5", "which takes none"),
+        ("POST", "/v1/predict?top_n=5", "it takes none"),
         ("POST", "/v1/learn?name=a&extned=true", "unknown parameter (did you mean 'extend'?)"),
         ("DELETE", "/v1/tasks/a?gat=false", "it takes evaluate, gate"),
     ],
