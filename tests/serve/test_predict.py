@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conpet import ConPET, Span
+from conpet import ConPET, Prediction, Span
 from conpet.data import Kind
 from conpet.store import CostSource
 from conpet.testing import toy_stream
@@ -329,3 +329,13 @@ def test_answers_are_in_the_ledger_with_the_processor_time_of_the_server(server:
     assert all(one.generation == learner.store.generation() for one in served_answers)
     assert sum(one.resources.cpu_seconds for one in served_answers) > 0
     assert after["versions"][-1]["answers"] >= len(TEXTS)
+
+
+def test_answers_count_in_the_costs_before_their_batch_does(server: Served) -> None:
+    def answers() -> int:
+        return int(server.client.get("/v1/cost").json()["answers"])
+
+    given = [Prediction.from_json(one) for one in server.predict(TEXTS[:3]).json()["predictions"]]
+    before = max(answers() for _ in range(2))  # by the second time, the batch is counted
+    server.context.serving.answered(given)
+    assert answers() == before + len(given)
