@@ -337,6 +337,15 @@ def test_a_wrong_row_keeps_its_id(tmp_path: Path, name: str, content: str, ids: 
     assert all(isinstance(one, Problem) for one in found)
 
 
+def test_numbers_that_json_does_not_have_are_no_ids(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text(
+        "".join(f'{{"text": "a", "id": {given}}}\n' for given in ("NaN", "1e400", "[NaN]"))
+    )
+    ids = [one.id for one in read_inputs(tmp_path / "t.jsonl") if isinstance(one, Example)]
+    assert ids[:2] == [None, None]
+    assert isinstance(ids[2], str)
+
+
 def test_a_wrong_row_keeps_the_id_of_a_named_column(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("key,text\n7,a,b\n")
     (problem,) = read_inputs(tmp_path / "t.csv", columns={"id": "key"}, on_error="report")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conpet import ConPET, Span
+from conpet import ConPET, Prediction, Span
 from conpet.data import Kind
 from conpet.store import CostSource
 from conpet.testing import toy_stream
@@ -95,7 +95,9 @@ def test_a_request_may_name_the_tasks_that_answer_and_ask_why(server: Served, le
         ),
         ({"inputs": "a", "top": 1}, 422, "invalid-request", '"/top"'),
         ({"inputs": "a", "top_n": 0}, 422, "invalid-request", '"/top_n"'),
-        ({"inputs": ["a", " "]}, 422, "invalid-inputs", "empty text"),
+        ({"inputs": ["a", " "]}, 422, "invalid-inputs", '"/inputs/1", "detail": "empty text"'),
+        ({"inputs": " "}, 422, "invalid-inputs", '"/inputs", "detail": "empty text"'),
+        ({"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 1}}}, 422, "invalid-inputs", '"/inputs",'),
         (
             {"inputs": {"tokens": ["a"], "mention": {"start": 0, "end": 9}}},
             422,
@@ -211,8 +213,9 @@ def test_numbers_that_json_does_not_have_are_refused(server: Served, number: str
 @pytest.mark.parametrize(
     ("method", "address", "said"),
     [
+        ("GET", "/v1/cost?since=a", "it takes none"),
         ("GET", "/v1/labels?tasks=a", "unknown parameter (did you mean 'task'?)"),
-        ("POST", "/v1/predict?top_n=5", "which takes none"),
+        ("POST", "/v1/predict?top_n=5", "it takes none"),
         ("POST", "/v1/learn?name=a&extned=true", "unknown parameter (did you mean 'extend'?)"),
         ("DELETE", "/v1/tasks/a?gat=false", "it takes evaluate, gate"),
     ],
@@ -326,3 +329,13 @@ def test_answers_are_in_the_ledger_with_the_processor_time_of_the_server(server:
     assert all(one.generation == learner.store.generation() for one in served_answers)
     assert sum(one.resources.cpu_seconds for one in served_answers) > 0
     assert after["versions"][-1]["answers"] >= len(TEXTS)
+
+
+def test_answers_count_in_the_costs_before_their_batch_does(server: Served) -> None:
+    def answers() -> int:
+        return int(server.client.get("/v1/cost").json()["answers"])
+
+    given = [Prediction.from_json(one) for one in server.predict(TEXTS[:3]).json()["predictions"]]
+    before = max(answers() for _ in range(2))  # by the second time, the batch is counted
+    server.context.serving.answered(given)
+    assert answers() == before + len(given)

@@ -62,8 +62,11 @@ async def admit(request: Request, role: Role) -> Caller:
 
 
 def _check_parameters(request: Request) -> None:
-    """Refuse parameters of the address that the route does not have, for example misspelt ones."""
-    if not request.scope["query_string"]:
+    """Refuse parameters of the address that the route does not have, for example misspelt ones.
+
+    Those who ask for metrics may add some of their own.
+    """
+    if not request.scope["query_string"] or not request.scope["path"].startswith("/v1/"):
         return
     known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     errors = [
@@ -72,8 +75,10 @@ def _check_parameters(request: Request) -> None:
         if name not in known
     ]
     if errors:
-        where = f"; it takes {', '.join(known)}" if known else ", which takes none"
-        raise ApiProblem(422, "unknown-parameter", f"the address has unknown parameters{where}", errors=errors[:SHOWN])
+        takes = ", ".join(known) or "none"
+        raise ApiProblem(
+            422, "unknown-parameter", f"the address has unknown parameters; it takes {takes}", errors=errors[:SHOWN]
+        )
 
 
 async def _caller(request: Request, context: ServerContext) -> Caller:

@@ -55,7 +55,8 @@ class ServedUsage:
             gpu: Whether an accelerator answers.
             now: Whether to write in any case.
         """
-        if not self._seconds or not (now or self._usage.due):
+        counted = self._seconds or self._usage.pending  # a batch is counted just after its answers
+        if not counted or not (now or self._usage.due):
             return
         with self._lock:
             batches, self._batches = self._batches, Meter()

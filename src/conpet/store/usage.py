@@ -83,6 +83,12 @@ class Usage:
         """Whether nothing was written for a minute."""
         return time.monotonic() - self._flushed >= FLUSH_SECONDS
 
+    @property
+    def pending(self) -> bool:
+        """Whether something was counted since the last write."""
+        with self._locked():
+            return bool(self._sums)
+
     def flush(self) -> None:
         """Write to the ledger what was counted since the last time."""
         with self._locked():

@@ -14,7 +14,7 @@ from conpet.serve.problems import documented
 from conpet.serve.schemas import CostResponse
 
 router = APIRouter(
-    prefix="/v1", tags=["workspace"], dependencies=[requires(Role.OPERATE)], responses=documented(401, 403, 429)
+    prefix="/v1", tags=["workspace"], dependencies=[requires(Role.OPERATE)], responses=documented(401, 403, 422, 429)
 )
 
 

@@ -47,7 +47,7 @@ async def readyz(request: Request) -> dict[str, Any]:
     summary="Metrics for Prometheus",
     dependencies=[requires(Role.PREDICT)],
     response_class=PlainTextResponse,
-    responses=documented(401, 403, 422, 429) | {200: {"content": {"text/plain": {"example": _METRICS}}}},
+    responses=documented(401, 403, 429) | {200: {"content": {"text/plain": {"example": _METRICS}}}},
 )
 async def metrics(request: Request) -> Response:
     """Return the metrics of all processes of the server."""

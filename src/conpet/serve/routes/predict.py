@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -92,7 +93,8 @@ async def predict(request: Request) -> Response:
     context = context_of(request)
     deadline = time.monotonic() + _timeout(request, context.settings)
     examples = body.examples()
-    _check(examples, body.top_n, context.settings)
+    with _pointing_at(body):
+        _check(examples, body.top_n, context.settings)
     request.state.logged = {"inputs": len(examples)}
     if context.settings.log_texts:
         request.state.logged["texts"] = [example.content for example in examples]
@@ -104,7 +106,8 @@ async def predict(request: Request) -> Response:
     tasks = None if body.tasks is None else frozenset(body.tasks)
     answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
     ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline, answers)
-    predictions = await _answers(request, batcher, ticket, answers)
+    with _pointing_at(body):
+        predictions = await _answers(request, batcher, ticket, answers)
     if predictions is None:
         return Response(status_code=_CLIENT_GONE)
     context.serving.answered(predictions)
@@ -128,6 +131,18 @@ def _timeout(request: Request, settings: ServeSettings) -> float:
     if not 0 < seconds < float("inf"):
         raise ApiProblem(422, "invalid-timeout", f"{TIMEOUT} is a number of seconds above 0")
     return min(seconds, settings.timeout_seconds)
+
+
+@contextmanager
+def _pointing_at(body: PredictRequest) -> Iterator[None]:
+    """Let problems point at the only input, if the request has no list of them."""
+    try:
+        yield
+    except ApiProblem as problem:
+        if not isinstance(body.inputs, list):
+            for error in problem.extra.get("errors", ()):
+                error["pointer"] = "/inputs"
+        raise
 
 
 def _check(examples: Sequence[Example], top_n: int, settings: ServeSettings) -> None:

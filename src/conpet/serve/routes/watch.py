@@ -25,7 +25,7 @@ router = APIRouter(prefix="/v1", tags=["watch"])
     "/watch",
     summary="Changes in what is asked",
     dependencies=[requires(Role.OPERATE)],
-    responses=documented(401, 403, 409, 429),
+    responses=documented(401, 403, 409, 422, 429),
 )
 async def watch(request: Request) -> WatchResponse:
     """Return what watching the recorded predictions since the last change has found."""
