@@ -156,7 +156,7 @@ def requests(plan: Plan, count: int) -> Iterator[bytes]:
             {"inputs": [fresh_text(plan, None if plan.mixed else named, draw, next(numbers)) for _ in range(plan.size)]}
         ).encode()
         head = (
-            f"POST /v1/predict?task={'' if plan.mixed else quote(named)} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTask: {'' if plan.mixed else quote(named)}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         yield head.encode() + body

@@ -17,11 +17,12 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 import torch
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from peft import PeftModel
 from pydantic import BaseModel
 from safetensors.torch import load_file
@@ -100,8 +101,8 @@ def application(rival: Rival) -> FastAPI:
     app = FastAPI()
 
     @app.post("/v1/predict")
-    async def predict(request: Request, task: str = "") -> list[dict[str, Any]]:
-        return rival.answer(request.inputs, task)
+    async def predict(request: Request, task: Annotated[str, Header()] = "") -> list[dict[str, Any]]:
+        return rival.answer(request.inputs, unquote(task))
 
     return app
 

@@ -222,7 +222,7 @@ def test_no_text_is_asked_twice_and_a_request_has_texts_of_its_task() -> None:
             assert not seen & set(texts)
             seen |= set(texts)
             if not mixed:
-                task = "one" if b"task=one " in head else "two"
+                task = "one" if b"Task: one\r\n" in head else "two"
                 assert {text.rpartition(" ")[0] for text in texts} == set(PLAN.texts[task])
 
 
