@@ -161,22 +161,19 @@ def test_a_command_says_errors_of_the_system_in_words(tmp_path: Path) -> None:
 
 
 def test_many_problems_are_counted_by_their_reason() -> None:
-    problems = [Problem("rows.csv", row, "missing label") for row in range(2, 1561)]
-    shown = str(DataError("rows.csv: 1,560 problems", [*problems, Problem("rows.csv", 1600, "empty text")]))
+    problems = [Problem(f"{number}.csv", None, "missing label") for number in range(1559)]
+    shown = str(DataError("1,560 problems", [*problems, Problem("rows.csv", 1600, "empty text")]))
     assert len(shown.splitlines()) == 12
     assert shown.endswith("... and 1,550 more: missing label (1,549), empty text (1)")
 
 
-def test_many_rows_in_another_encoding_are_one_line_that_names_all_of_them() -> None:
+def test_what_is_wrong_in_many_rows_of_a_file_is_one_line_that_names_all_of_them() -> None:
     rows = [*range(2, 12), *range(20, 40), 50]
     problems = [Problem("a.csv", row, "is not UTF-8 text", scope=Scope.PARSING) for row in rows]
     error = DataError("wrong", [*problems, Problem("a.csv", 15, "empty text"), Problem("b.csv", 1, "empty text")])
     assert str(error) == (
         "wrong\n  a.csv: 31 rows (2-11, 20-39, 50): is not UTF-8 text\n  a.csv: row 15: empty text\n"
         "  b.csv: row 1: empty text"
-    )
-    assert str(DataError("wrong", [Problem("a.csv", row, "empty text") for row in rows])).endswith(
-        "... and 21 more: empty text (21)"
     )
     few = DataError("wrong", problems[:10])
     assert str(few).count("is not UTF-8 text") == 10

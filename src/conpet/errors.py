@@ -201,8 +201,8 @@ class Problem:
 class DataError(ConpetError, ValueError):
     """The user's data is wrong, and nothing was learned from it; `problems` lists every wrong row.
 
-    The message shows the first problems, by file and row, and counts the others. Rows of a file in another encoding are
-    one of these if there are many.
+    The message shows the first problems, by file and row, and counts the others. What is wrong in many rows of a file
+    is one problem, with the numbers of the rows.
     """
 
     SHOWN = 10
@@ -217,7 +217,7 @@ class DataError(ConpetError, ValueError):
         order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
         same: dict[tuple[str, str], list[Problem]] = {}
         for problem in self.problems:
-            if problem.scope is Scope.PARSING:
+            if problem.row is not None:
                 same.setdefault((problem.file, problem.reason), []).append(problem)
         joined = {key: _of_rows(rows) for key, rows in same.items() if len(rows) > self.SHOWN}
         listed: dict[str, list[Problem]] = {}

@@ -270,11 +270,9 @@ def learn(
             return
         tasks = _read(opened, data, prepared)
     except DataError as error:
-        if len(error.problems) <= error.SHOWN:
-            raise
-        print_error(error, everything=verbose)
         if not verbose:
-            line("--verbose lists all of them", messages())
+            raise
+        print_error(error, everything=True)
         raise typer.Exit(1) from None
     opened.check(tasks)
     _check_consolidates(opened, consolidate)
