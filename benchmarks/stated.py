@@ -479,9 +479,10 @@ def memory_lines(runs: Mapping[str, Any]) -> list[str]:
         row(
             f"`{backbone}`, {dtype}",
             [
-                f"{run['texts']:,}",
                 *(" / ".join(f"{held:,.0f}" for held in checkpoints(run[side])) for side in ("conpet", "plain")),
-                f"{run['workspace_mb']:,.0f}",
+                *(f"{run[side]['texts']:,}" for side in ("conpet", "plain")),
+                f"{run['compared']['conpet_mb']:,.0f}",
+                f"{run['compared']['allowed_mb']:,.0f}",
             ],
         )
         for backbone, by_dtype in runs.items()

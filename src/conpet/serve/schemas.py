@@ -450,6 +450,8 @@ class FeedbackRequest(BaseModel):
 class FeedbackResponse(BaseModel):
     """How many of the answers were found in the record, and how many were not."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"found": 2, "missing": 0}]})
+
     found: int
     missing: int
 
