@@ -253,7 +253,7 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path: Path) -> None:
     twice = conpet("serve", folder, "--port", 1, "--set", "port=2")
     assert (twice.code, "port is given twice" in twice.err) == (2, True)
     missing = conpet("serve", folder, "--config", tmp_path / "no.yaml")
-    assert (missing.code, "no.yaml: No such file or directory\n" in missing.err) == (1, True)
+    assert (missing.code, "no.yaml: no such file or folder; check the path\n" in missing.err) == (1, True)
 
 
 def test_a_backbone_that_cannot_be_loaded_ends_the_server_with_the_reason(tmp_path: Path) -> None:
