@@ -71,9 +71,8 @@ def test_examples_become_json_only_to_be_digested_and_stored(tmp_path: Path, cou
     workspace.learn(second)
     examples = len(SECOND.train) + len(SECOND.validation) + len(SECOND.test)
     assert counted["examples to JSON"] == 2 * examples  # once for the digest of the data, once for the file
-    # The memory of the first task: half of the calibration examples, those of decisions, those of the gate, before and
-    # after the change, and its test examples.
-    assert counted["examples from JSON"] == 4 * len(FIRST.validation) + len(FIRST.test)
+    # Those of the first task: validation examples once, since their features are in the cache, and test examples.
+    assert counted["examples from JSON"] == len(FIRST.validation) + len(FIRST.test)
 
 
 def test_rolling_back_and_removing_hand_their_statistics_on(tmp_path: Path, counted: Counter[str]) -> None:
