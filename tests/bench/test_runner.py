@@ -395,12 +395,12 @@ def test_what_should_be_known_of_the_data_is_said_once(tmp_path: Path) -> None:
     ]
 
 
-def test_every_wrong_row_is_listed_where_nobody_watches_the_screen(tmp_path: Path) -> None:
+def test_every_wrong_row_of_the_data_is_named(tmp_path: Path) -> None:
     path = experiment_file(tmp_path, data={"bad.jsonl": {}})
     (tmp_path / "bad.jsonl").write_text('{"text": "no label"}\n' * 30, encoding="utf-8")
     ran = conpet("bench", "run", path, "--dry-run")
     assert "bad.jsonl, emr*, order 0: bad cannot be read" in ran.err
-    assert "row 30: missing label" in ran.err
+    assert "30 rows (1-30): missing label" in ran.err
     assert "DataError" not in ran.err
 
 
