@@ -55,10 +55,10 @@ def main(arguments: Sequence[str]) -> None:
             "accepted jobs that were not done exactly once, and damage that stays"
         )
         more = {"backbone": TINY, "seconds": round(time.monotonic() - start, 1)}
-        more |= {outcome.what: {**asdict(outcome), "noted": dict(outcome.noted)} for outcome in outcomes}
+        details = {outcome.what: {**asdict(outcome), "noted": dict(outcome.noted)} for outcome in outcomes}
         remarks = [outcome.remark for outcome in outcomes if outcome.remark]
         partial = set(options.only) != set(GROUPS)
-        print(write("serving-faults", made_by, circumstances, rows, remarks, partial=partial, **more))
+        print(write("serving-faults", made_by, circumstances, rows, remarks, details=details, partial=partial, **more))
 
 
 def measure(groups: Sequence[str] = GROUPS, *, quick: bool = False) -> Iterator[Outcome]:

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--keep", action="store_true", help="write the result file")
     options = parser.parse_args(arguments)
     made_by, start = provenance(), time.monotonic()
-    rows, detail = measure(options.schemathesis and options.schemathesis.absolute(), options.examples, options.seed)
+    rows, details = measure(options.schemathesis and options.schemathesis.absolute(), options.examples, options.seed)
     show(rows)
     if options.keep:
         circumstances = (
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         more = {"backbone": TINY, "seed": options.seed, "seconds": round(time.monotonic() - start, 1)}
         partial = options.schemathesis is None
-        print(write("serving-fuzz", made_by, circumstances, rows, [], partial=partial, **more, **detail))
+        print(write("serving-fuzz", made_by, circumstances, rows, [], details=details, partial=partial, **more))
 
 
 def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[Any], dict[str, Any]]:
@@ -108,11 +108,11 @@ def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[A
         server = Server(path, folder, {"upload_bytes": UPLOAD_BYTES, "header_seconds": 2})
         with serving(server):
             before = server.mebibytes()
-            rows, detail = [], {}
+            rows, details = [], {}
             if schemathesis is not None:
                 report = run_schemathesis(schemathesis, server, folder, key, secrets, stored, examples, seed)
                 rows += rows_of(report)
-                detail = {"schemathesis": {name: report[name] for name in ("test_cases", "failures", "errors")}}
+                details = {"schemathesis": {name: report[name] for name in ("test_cases", "failures", "errors")}}
                 cancel_jobs(server, key)
             hostile = send_uploads(server, key, [*secrets, *stored], seed)
             broken = send_broken_http(server, [*secrets, *stored])
@@ -133,8 +133,8 @@ def measure(schemathesis: Path | None, examples: int, seed: int) -> tuple[list[A
             row("memory before", before, "MiB"),
             row("memory afterwards", memory, "MiB"),
         ]
-        detail |= {"hostile": vars(hostile), "broken_http": vars(broken)}
-    return rows, detail
+        details |= {"hostile": vars(hostile), "broken_http": vars(broken)}
+    return rows, details
 
 
 def run_schemathesis(

@@ -10,8 +10,6 @@ from typing import Any
 
 from benchmarks.provenance import RESULTS, write_result
 
-_OF_A_RUN = frozenset({"made_by", "command", "load", "circumstances", "rows", "notes"})
-
 
 def row(what: str, value: float | str, unit: str = "", wanted: str | None = None, *, held: bool | None = None) -> Any:
     """Return a row.
@@ -39,6 +37,7 @@ def write(
     rows: Sequence[Any],
     notes: Sequence[str],
     *,
+    details: Mapping[str, Any] | None = None,
     partial: bool = False,
     **more: Any,
 ) -> Path:
@@ -50,17 +49,20 @@ def write(
         circumstances: What was done, for the page.
         rows: See `row`.
         notes: Sentences below the table.
-        partial: Whether only some rows were measured: the others, and what they were made by, stay in the file.
+        details: What the rows rest on, by name.
+        partial: Whether only some rows were measured: the others, with their notes, details and provenance (`earlier`),
+            stay in the file.
         more: Further keys.
     """
     file = RESULTS / f"{name}.json"
     former = json.loads(file.read_text(encoding="utf-8")) if partial and file.exists() else None
+    earlier: list[Any] = []
     if former is not None:
         new = {one["what"]: one for one in rows}
         kept = [new.pop(one["what"], one) for one in former["rows"]]
         rows, notes = [*kept, *new.values()], list(dict.fromkeys([*former["notes"], *notes]))
-        more = {**{key: value for key, value in former.items() if key not in _OF_A_RUN}, **more}
-        more["earlier"] = [*former.get("earlier", []), {key: former[key] for key in ("made_by", "load")}]
+        details = {**former["details"], **(details or {})}
+        earlier = [*former["earlier"], {key: former[key] for key in ("made_by", "load", *more)}]
     result = {
         "command": made_by["command"],
         **more,
@@ -68,6 +70,8 @@ def write(
         "circumstances": circumstances,
         "rows": list(rows),
         "notes": list(notes),
+        "details": dict(details or {}),
+        "earlier": earlier,
     }
     return write_result(name, result, dict(made_by))
 

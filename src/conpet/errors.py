@@ -152,6 +152,10 @@ class JobFailedError(ConpetError, RuntimeError):
     """A job failed or was cancelled; the message says why."""
 
 
+_REASONS = 3
+"""Most reasons of problems that are counted one by one."""
+
+
 class Scope(StrEnum):
     """What a problem with a row concerns.
 
@@ -191,7 +195,7 @@ class Problem:
 
     @property
     def concerns_file(self) -> bool:
-        """Whether it concerns more than the row, so that leaving the row out does not fix it."""
+        """Whether it concerns more than the row, so that dropping the row does not fix it."""
         return self.row is None or self.scope is not Scope.ROW
 
     def __str__(self) -> str:
@@ -214,23 +218,27 @@ class DataError(ConpetError, ValueError):
 
     def lines(self, most: int | None = None) -> list[str]:
         """Return the problems as indented lines: at most so many and the number of the others, or all."""
-        order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
         same: dict[tuple[str, str], list[Problem]] = {}
         for problem in self.problems:
             if problem.row is not None:
                 same.setdefault((problem.file, problem.reason), []).append(problem)
-        joined = {key: _of_rows(rows) for key, rows in same.items() if len(rows) > self.SHOWN}
-        listed: dict[str, list[Problem]] = {}
-        for problem in sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0)):
+        joined = {key: _row_ranges(rows) for key, rows in same.items() if len(rows) > self.SHOWN}
+        by_text: dict[str, list[Problem]] = {}
+        for problem in self.in_order():
             text = joined.get((problem.file, problem.reason), str(problem))
-            listed.setdefault(text, []).append(problem)
-        shown = list(listed)[:most]
-        left = [problem for text in list(listed)[len(shown) :] for problem in listed[text]]
+            by_text.setdefault(text, []).append(problem)
+        shown = list(by_text)[:most]
+        omitted = [problem for text in list(by_text)[len(shown) :] for problem in by_text[text]]
         lines = [f"  {text}" for text in shown if not self.summary.startswith(text)]
-        return [*lines, f"  ... and {_counted(left)}"] if left else lines
+        return [*lines, f"  ... and {_summary(omitted)}"] if omitted else lines
+
+    def in_order(self) -> list[Problem]:
+        """Return the problems by file, in the order in which the files are first named, and by row."""
+        order = {file: number for number, file in enumerate(dict.fromkeys(problem.file for problem in self.problems))}
+        return sorted(self.problems, key=lambda problem: (order[problem.file], problem.row or 0))
 
 
-def _of_rows(problems: Sequence[Problem]) -> str:
+def _row_ranges(problems: Sequence[Problem]) -> str:
     """Return the same problem of many rows of a file in one line."""
     numbers = {problem.row or 0 for problem in problems}
     starts = sorted(row for row in numbers if row - 1 not in numbers)
@@ -240,7 +248,7 @@ def _of_rows(problems: Sequence[Problem]) -> str:
     return f"{first.file}: {len(problems):,} rows ({', '.join(ranges)}): {first.reason}"
 
 
-def _counted(problems: Sequence[Problem]) -> str:
+def _summary(problems: Sequence[Problem]) -> str:
     """Return how many more problems there are, with their reasons if these are few."""
     reasons = Counter(problem.reason for problem in problems)
     number = f"{len(problems):,} more"
@@ -249,8 +257,6 @@ def _counted(problems: Sequence[Problem]) -> str:
     return f"{number}: {', '.join(f'{reason} ({count:,})' for reason, count in reasons.most_common())}"
 
 
-_REASONS = 3
-"""Most reasons of problems that are counted one by one."""
 _OUT_OF_MEMORY = ("out of memory", "defaultcpuallocator", "allocate memory", "bad_alloc", "alloc_failed")
 """Parts of out-of-memory messages of torch (CPU and CUDA), the operating system, C++ and cuBLAS."""
 
@@ -263,7 +269,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
-_PLAIN = {
+_SYSTEM_ERRORS = {
     errno.EACCES: "permission denied; check its owner and its mode (`ls -l`), or run as another user",
     errno.EPERM: "not permitted; check its owner and its mode (`ls -l`), or run as another user",
     errno.ENOENT: "no such file or folder; check the path",
@@ -291,9 +297,12 @@ def reason_of(error: BaseException, named: str | os.PathLike[str] | None = None,
     """
     if not isinstance(error, OSError) or isinstance(error, ConpetError) or error.errno is None:
         return str(error) or type(error).__name__
-    told = error.strerror if error.strerror and error.strerror != os.strerror(error.errno) else None
-    plain = _PLAIN.get(error.errno, os.strerror(error.errno).lower())
-    reason = told or (plain if advice else plain.partition("; ")[0])
+    standard = os.strerror(error.errno)
+    reason = _SYSTEM_ERRORS.get(error.errno, standard.lower())
+    if error.strerror and error.strerror != standard:
+        reason = error.strerror  # conpet, or Python, says more
+    elif not advice:
+        reason = reason.partition("; ")[0]
     return reason if error.filename is None or str(error.filename) == str(named) else f"{error.filename}: {reason}"
 
 

@@ -134,13 +134,11 @@ def _change_problem(
 
 
 def _data_problem(error: DataError) -> ApiProblem:
-    sources = list(dict.fromkeys(problem.file for problem in error.problems))
-    ordered = sorted(error.problems, key=lambda problem: (sources.index(problem.file), problem.row or 0))
     errors = [
         {"source": problem.file, "row": problem.row, "detail": of_a_request(problem.reason)}
-        for problem in ordered[:SHOWN]
+        for problem in error.in_order()[:SHOWN]
     ]
-    more = f" (the first {SHOWN} are listed)" if len(ordered) > SHOWN else ""
+    more = f" (the first {SHOWN} are listed)" if len(error.problems) > SHOWN else ""
     return ApiProblem(422, "invalid-data", of_a_request(error.summary) + more, errors=errors)
 
 

@@ -12,6 +12,7 @@ from benchmarks.serving_proof.answers import Expected, copy_of
 from benchmarks.serving_proof.hostile import MARK, uploads
 from benchmarks.serving_proof.kills import kill_processes
 from benchmarks.serving_proof.load import Asked
+from benchmarks.serving_proof.results import row, write
 from benchmarks.serving_proof.scenes import variant
 from benchmarks.serving_proof.swaps import Swap, stalls_of, wanted_change
 from conpet import ConPET
@@ -107,3 +108,26 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     assert (outcome.tries, len(expected.by_generation)) == (1, 2)
     assert outcome.answers > 0
     assert ConPET.open(path).tasks[0].active.number == 2
+
+
+def test_a_part_measured_again_replaces_its_rows_and_keeps_the_others_with_their_provenance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("benchmarks.provenance", "benchmarks.serving_proof.results"):
+        monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
+
+    def kept(command: str, rows: dict[str, int], *, partial: bool) -> dict[str, Any]:
+        made_by = {"command": command, "machine": {"load_before": 0.5}}
+        measured = [row(what, value) for what, value in rows.items()]
+        details = {what: {"seen": value} for what, value in rows.items()}
+        path = write("proof", made_by, "two faults", measured, [command], details=details, partial=partial, seconds=1.0)
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document
+
+    kept("all", {"a": 1, "b": 2}, partial=False)
+    again = kept("b and c", {"b": 3, "c": 4}, partial=True)
+    assert {one["what"]: one["value"] for one in again["rows"]} == {"a": 1, "b": 3, "c": 4}
+    assert again["details"] == {"a": {"seen": 1}, "b": {"seen": 3}, "c": {"seen": 4}}
+    assert again["notes"] == ["all", "b and c"]
+    assert (again["command"], [one["made_by"]["command"] for one in again["earlier"]]) == ("b and c", ["all"])
+    assert kept("all again", {"a": 5}, partial=False)["earlier"] == []

@@ -323,6 +323,7 @@ class Backbone:
         costs.cached_tokens += self.prefix_share * sum(row.hidden.shape[0] for row in rows.values())
         if computed is not None:
             for index, encoded, features in zip(missing, computed.encoded, computed.features, strict=True):
+                # Its hidden states have no columns: only their number of tokens is kept, for the costs.
                 rows[index] = CachedState(torch.empty(len(encoded.ids), 0, dtype=torch.float32), features)
             if cache:
                 cache.put_many((key, rows[index]) for index in missing if (key := keys[index]) is not None)
