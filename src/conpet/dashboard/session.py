@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Request
 from starlette.responses import Response
 
+from conpet.jobs.records import USER
 from conpet.problem_details import ApiProblem
 from conpet.serve.auth import Caller, address_of, used
 from conpet.serve.context import ServerContext, context_of
@@ -22,8 +23,6 @@ _SESSION, _VISIT = "conpet_session", "conpet_visit"
 _PURPOSE = "conpet dashboard session"
 _PARTS = 4
 _USER_CHARACTERS = 100
-PROXY_USER = "user "
-"""First part of the id of a caller whom a proxy has named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def session_of(request: Request) -> Session:
     new, secret = not visit, visit or secrets.token_urlsafe(24)
     settings = context.settings
     if settings.proxy_header is not None and (caller := _named_by_proxy(request, context)) is not None:
-        return Session(caller, caller.id.removeprefix(PROXY_USER), secret, new)
+        return Session(caller, caller.id.removeprefix(USER), secret, new)
     if not context.keys.required:
         # Where a proxy signs users in, nobody else may come in.
         caller = None if settings.proxy_header is not None else Caller(address_of(request), Role.OPERATE)
@@ -157,7 +156,7 @@ def _named_by_proxy(request: Request, context: ServerContext) -> Caller | None:
         role = request.headers.get(settings.proxy_role_header)
     if role not in list(Role):
         raise ApiProblem(403, "unknown-role", f"the proxy names no role for this user; roles are {', '.join(Role)}")
-    return Caller(f"{PROXY_USER}{user}", Role(role))
+    return Caller(f"{USER}{user}", Role(role))
 
 
 def _record(cookie: str, context: ServerContext) -> KeyRecord | None:
