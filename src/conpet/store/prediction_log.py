@@ -14,12 +14,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     Column,
     Executable,
     Float,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
     func,
     literal,
     select,
@@ -45,8 +47,9 @@ from conpet.types import Prediction
 
 FILE = "predictions.sqlite"
 KEY = "predictions.key"
-LOG_VERSION = 2
+LOG_VERSION = 3
 HOUR = 3600
+_HOURS = 24
 _DAY = 86_400
 PAGE = 100
 """Default number of entries in a page."""
@@ -93,6 +96,18 @@ _HOUR = Table(
     Column("in_scope", Float, nullable=False),
     sqlite_with_rowid=False,
 )
+_SUMS = ("number", "confidence", "in_scope")
+_DAILY = Table(
+    "day",
+    _TABLES,
+    Column("day", Integer, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("decision", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("in_scope", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
 Table(
     "note",
     _TABLES,
@@ -121,16 +136,31 @@ Table(
     Column("time", Float, nullable=False),
 )
 
+_OF_DAY = f"day = OLD.hour / {_HOURS} AND task = OLD.task AND decision = OLD.decision"
+_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
+_TRIGGERS = {
+    "hour_added": f"""AFTER INSERT ON hour BEGIN
+INSERT INTO day VALUES (NEW.hour / {_HOURS}, NEW.task, NEW.decision, NEW.number, NEW.confidence, NEW.in_scope)
+ON CONFLICT DO UPDATE SET {_ADDED}; END""",
+    "hour_changed": f"""AFTER UPDATE ON hour BEGIN
+UPDATE day SET {", ".join(f"{name} = {name} + NEW.{name} - OLD.{name}" for name in _SUMS)} WHERE {_OF_DAY}; END""",
+    "hour_removed": f"""AFTER DELETE ON hour BEGIN
+UPDATE day SET {", ".join(f"{name} = {name} - OLD.{name}" for name in _SUMS)} WHERE {_OF_DAY};
+DELETE FROM day WHERE {_OF_DAY} AND number <= 0; END""",
+}
+"""What keeps the counts of days the sums of those of hours, whoever changes these."""
+for _name, _trigger in _TRIGGERS.items():
+    event.listen(_TABLES, "after_create", DDL(f"CREATE TRIGGER {_name} {_trigger}"))
+
 _FIELDS = tuple(column.name for column in _PREDICTION.columns)[1:-1]
 """The columns that hold what was recorded, in the order in which they are hashed."""
 _RECORDED = tuple(_PREDICTION.columns[name] for name in _FIELDS)
 _INSERT = f"INSERT INTO prediction ({', '.join(_FIELDS)}, digest) VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"  # noqa: S608
-_COUNT = """INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
-in_scope = in_scope + excluded.in_scope"""
+_COUNT = f"INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}"
 _CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS if name != 'time')}"  # noqa: S608
 PRUNE_SECONDS = 3600.0
 """Seconds between deletions of entries that are too old."""
+_FIRST_DAY = date(1970, 1, 1)
 _CHUNK = 10_000
 """Entries that are read, or deleted, at a time."""
 
@@ -247,6 +277,27 @@ class HourCount:
     generation: int
     task: str
     label: str
+    decision: str
+    number: int
+    confidence: float
+    in_scope: float
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """Predictions with the same decision, of one day, one task, or both.
+
+    Attributes:
+        day: The day, in UTC; None for all days together.
+        task: The task that answered; None for all tasks together.
+        decision: The decision.
+        number: How many there were.
+        confidence: Their mean confidence.
+        in_scope: Their mean probability of belonging to something learned.
+    """
+
+    day: date | None
+    task: str | None
     decision: str
     number: int
     confidence: float
@@ -469,7 +520,8 @@ class PredictionLog:
                 quoted = json.dumps(task, ensure_ascii=False)
                 cleared += raw.execute(f"{_CLEAR} WHERE instr(modules, ?)", (quoted,)).rowcount
             raw.execute("DELETE FROM feedback WHERE prediction IN (SELECT id FROM prediction WHERE request IS NULL)")
-            signals = [*(f"task {task}" for task in tasks), *(f"label {label}" for label in labels)]
+            of_tasks = [f"{what} {task}" for task in tasks for what in ("task", "accuracy")]
+            signals = [*of_tasks, *(f"label {label}" for label in labels)]
             raw.executemany("DELETE FROM alarm WHERE signal = ?", [(signal,) for signal in signals])
             if cleared:
                 _add_note(raw, "forgotten", cleared)
@@ -609,7 +661,7 @@ class PredictionLog:
         period = (columns.hour / hours).cast(Integer) * hours
         label = columns.label if labels else literal("").label("label")
         groups = (columns.generation, columns.task, label, columns.decision)
-        sums = [func.sum(columns[name]).label(name) for name in ("number", "confidence", "in_scope")]
+        sums = [func.sum(columns[name]).label(name) for name in _SUMS]
         query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
         rows = self._select(query.group_by(period, *groups).order_by(period))
         return [
@@ -624,6 +676,44 @@ class PredictionLog:
                 row.in_scope / row.number,
             )
             for row in rows
+        ]
+
+    def daily(
+        self,
+        since: date | None = None,
+        *,
+        days: bool = True,
+        tasks: bool = True,
+        of: Collection[str] | None = None,
+    ) -> list[DayCount]:
+        """Return how many predictions there were, by day, task and decision; reads counts that are kept, no entries.
+
+        The counts are those of the entries that are kept, to the hour: what is pruned leaves them, and so do answers
+        of tasks and with labels that are forgotten. Inputs that are forgotten stay counted.
+
+        Args:
+            since: Only those from the start of this day (UTC) on.
+            days: Whether to count each day; otherwise all together.
+            tasks: Whether to count each task; otherwise all together.
+            of: Only answers of these tasks.
+        """
+        columns = _DAILY.columns
+        groups = [*([columns.day] if days else []), *([columns.task] if tasks else []), columns.decision]
+        query = select(*groups, *(func.sum(columns[name]).label(name) for name in _SUMS))
+        if since is not None:
+            query = query.where(columns.day >= (since - _FIRST_DAY).days)
+        if of is not None:
+            query = query.where(columns.task.in_(of))
+        return [
+            DayCount(
+                _FIRST_DAY + timedelta(days=row.day) if days else None,
+                row.task if tasks else None,
+                row.decision,
+                row.number,
+                row.confidence / row.number,
+                row.in_scope / row.number,
+            )
+            for row in self._select(query.group_by(*groups).order_by(*groups))
         ]
 
     def total(self) -> int:
