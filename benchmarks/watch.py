@@ -2,10 +2,10 @@
 
 python benchmarks/watch.py [--kept build/refusal] [PART ...]
 
-Parts: "false alarms", "drifts", "feedback" and "feedback by task". For the first two, held-out inputs are answered once by a workspace of
-the method `logistic` with `minilm-l6`; streams are drawn from these answers and watched by `conpet.watching`. For
-others, held-out examples and answers are right or wrong by chance; they need no backbone. Parts that are not named
-keep their results. One thread.
+Parts: "false alarms", "drifts", "feedback" and "feedback by task". For the first two, held-out inputs are answered once
+by a workspace of the method `logistic` with `minilm-l6`; streams are drawn from these answers and watched by
+`conpet.watching`. For the others, held-out examples and answers are right or wrong by chance; they need no backbone.
+Parts that are not named keep their results. One thread.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ FALLS_AFTER = (0, 500)
 """Right labels before a fall."""
 TASKS, HELD_OUT_OF_TASK = (10, 100), (60, 300)
 """Numbers of tasks, and of held-out examples of each."""
+FALLS_OF_TASK = (0.1, 0.2, 0.4)
 TASK_RUNS, FEEDBACK_OF_TASK = 100, 600
-"""Runs, and right labels of each task that become known."""
+"""Runs without a change, and right labels of each task that become known."""
 OPTIONS = WatchOptions()
 RESULT = "watch"
 
@@ -355,7 +356,7 @@ def feedback_by_task_part(_: Path) -> dict[str, Any]:
             for name, fall in (("as promised", 0.0), ("lower by the margin", TASK_MARGIN)):
                 alarms = sum(_any_task_alarm(tasks, held_out, run, fall) for run in range(TASK_RUNS))
                 found[name] = {"alarms": alarms, "runs": TASK_RUNS, "interval": wilson_interval(alarms, TASK_RUNS)}
-            for fall in FALLS[1:] + (0.4,):
+            for fall in FALLS_OF_TASK:
                 found[f"a fall of {100 * fall:.0f} points"] = _summed(
                     [_task_alarm(tasks, held_out, run, fall) for run in range(FEEDBACK_RUNS)]
                 )

@@ -49,7 +49,6 @@ FILE = "predictions.sqlite"
 KEY = "predictions.key"
 LOG_VERSION = 3
 HOUR = 3600
-_HOURS = 24
 _DAY = 86_400
 PAGE = 100
 """Default number of entries in a page."""
@@ -136,27 +135,31 @@ Table(
     Column("time", Float, nullable=False),
 )
 
-_OF_DAY = f"day = OLD.hour / {_HOURS} AND task = OLD.task AND decision = OLD.decision"
-_ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
-_TRIGGERS = {
-    "hour_added": f"""AFTER INSERT ON hour BEGIN
-INSERT INTO day VALUES (NEW.hour / {_HOURS}, NEW.task, NEW.decision, NEW.number, NEW.confidence, NEW.in_scope)
-ON CONFLICT DO UPDATE SET {_ADDED}; END""",
-    "hour_changed": f"""AFTER UPDATE ON hour BEGIN
-UPDATE day SET {", ".join(f"{name} = {name} + NEW.{name} - OLD.{name}" for name in _SUMS)} WHERE {_OF_DAY}; END""",
-    "hour_removed": f"""AFTER DELETE ON hour BEGIN
-UPDATE day SET {", ".join(f"{name} = {name} - OLD.{name}" for name in _SUMS)} WHERE {_OF_DAY};
-DELETE FROM day WHERE {_OF_DAY} AND number <= 0; END""",
-}
-"""What keeps the counts of days the sums of those of hours, whoever changes these."""
-for _name, _trigger in _TRIGGERS.items():
-    event.listen(_TABLES, "after_create", DDL(f"CREATE TRIGGER {_name} {_trigger}"))
+_DAYS_FOLLOW = (
+    """CREATE TRIGGER hour_added AFTER INSERT ON hour BEGIN
+INSERT INTO day VALUES (NEW.hour / 24, NEW.task, NEW.decision, NEW.number, NEW.confidence, NEW.in_scope)
+ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
+in_scope = in_scope + excluded.in_scope; END""",
+    """CREATE TRIGGER hour_changed AFTER UPDATE ON hour BEGIN
+UPDATE day SET number = number + NEW.number - OLD.number, confidence = confidence + NEW.confidence - OLD.confidence,
+in_scope = in_scope + NEW.in_scope - OLD.in_scope
+WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision; END""",
+    """CREATE TRIGGER hour_removed AFTER DELETE ON hour BEGIN
+UPDATE day SET number = number - OLD.number, confidence = confidence - OLD.confidence,
+in_scope = in_scope - OLD.in_scope WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision;
+DELETE FROM day WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision AND number <= 0; END""",
+)
+"""Triggers that keep the counts of days the sums of those of hours, whatever changes these."""
+for _trigger in _DAYS_FOLLOW:
+    event.listen(_TABLES, "after_create", DDL(_trigger))
 
 _FIELDS = tuple(column.name for column in _PREDICTION.columns)[1:-1]
 """The columns that hold what was recorded, in the order in which they are hashed."""
 _RECORDED = tuple(_PREDICTION.columns[name] for name in _FIELDS)
 _INSERT = f"INSERT INTO prediction ({', '.join(_FIELDS)}, digest) VALUES ({', '.join('?' * (len(_FIELDS) + 1))})"  # noqa: S608
-_COUNT = f"INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_ADDED}"
+_COUNT = """INSERT INTO hour VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
+in_scope = in_scope + excluded.in_scope"""
 _CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS if name != 'time')}"  # noqa: S608
 PRUNE_SECONDS = 3600.0
 """Seconds between deletions of entries that are too old."""
