@@ -11,7 +11,7 @@ from fastapi import Request
 from conpet.api import ConPET
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
-from conpet.problem_details import too_busy
+from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.batching import Batcher
 from conpet.serve.buffer import Buffer
 from conpet.serve.keys import KeyStore
@@ -22,6 +22,7 @@ from conpet.serve.recording import AnswerRecorder
 from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
 from conpet.serve.watching import Watcher
+from conpet.store.prediction_log import PredictionLog
 
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
@@ -119,6 +120,17 @@ class ServerContext:
         workspace = self.serving.workspace
         assert workspace is not None  # noqa: S101 - it is ready
         return workspace
+
+    def record(self) -> PredictionLog:
+        """Return the record of predictions.
+
+        Raises:
+            ApiProblem: Nothing is recorded.
+        """
+        record = self.recorder.predictions
+        if not record.exists:
+            raise ApiProblem(409, "no-record", "no predictions are recorded: serve with --log-predictions hash")
+        return record
 
 
 def context_of(request: Request) -> ServerContext:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     Column,
+    Connection,
     Executable,
     Float,
     Index,
@@ -150,8 +150,13 @@ in_scope = in_scope - OLD.in_scope WHERE day = OLD.hour / 24 AND task = OLD.task
 DELETE FROM day WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision AND number <= 0; END""",
 )
 """Triggers that keep the counts of days the sums of those of hours, whatever changes these."""
-for _trigger in _DAYS_FOLLOW:
-    event.listen(_TABLES, "after_create", DDL(_trigger))
+
+
+@event.listens_for(_TABLES, "after_create")
+def _let_days_follow(_: MetaData, connection: Connection, **__: object) -> None:
+    for trigger in _DAYS_FOLLOW:
+        connection.exec_driver_sql(trigger)
+
 
 _FIELDS = tuple(column.name for column in _PREDICTION.columns)[1:-1]
 """The columns that hold what was recorded, in the order in which they are hashed."""
@@ -220,6 +225,12 @@ class LogEntry:
         document = {name: getattr(self, name) for name in self.__slots__}
         modules = [{"task": task, "version": version} for task, version in self.modules]
         return document | {"time": self.time.isoformat(), "modules": modules}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LogEntry:
+        """Rebuild an entry from `to_json`."""
+        modules = tuple((one["task"], one["version"]) for one in document["modules"])
+        return cls(**{**document, "time": datetime.fromisoformat(document["time"]), "modules": modules})
 
 
 @dataclass(frozen=True, slots=True)

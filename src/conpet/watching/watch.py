@@ -156,8 +156,9 @@ class Watch:
     def alarm(self) -> bool:
         """Whether any signal has raised an alarm."""
         accuracies = [self._accuracy, *self._task_accuracy.values()]
-        families = [*self._families, self._learning, *(one.family for one in accuracies)]
-        return any(bool((one.tests.alarm >= 0).any()) for one in families)
+        tests = [*(family.tests for family in self._families), self._learning.tests]
+        tests += [one.family.tests for one in accuracies]
+        return any(bool((one.alarm >= 0).any()) for one in tests)
 
     def add(self, answers: Iterable[Watched]) -> None:
         """Add answers."""
