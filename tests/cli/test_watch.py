@@ -199,9 +199,9 @@ def test_wrong_answers_with_feedback_raise_an_alarm(recording: Path, monkeypatch
         report = workspace.watch(feedback=wrong, false_alarm=0.9)
         task = workspace.owners[str(wrong[0].label)]
         assert {"accuracy", f"accuracy {task}"} <= {signal.name for signal in report.alarms}
-    shown = conpet("watch", recording, "--false-alarm", "0.9")
-    assert shown.code == 3
-    assert re.search(rf"^accuracy {task} .*share of right answers to inputs of the task", shown.out, re.MULTILINE)
+        shown = conpet("watch", recording, "--false-alarm", "0.9")
+        assert shown.code == 3
+        assert f"accuracy {task} " in shown.out
         assert workspace.watch(false_alarm=0.9).alarms == report.alarms  # the labels are kept
         workspace.set_costs(error=5)
         assert workspace.watch(false_alarm=0.9).accuracy is None  # of former answers
