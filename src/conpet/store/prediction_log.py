@@ -133,6 +133,7 @@ Table(
     Column("signal", Text, primary_key=True),
     Column("start", Integer, primary_key=True),
     Column("time", Float, nullable=False),
+    Column("sent", Integer, nullable=False),
 )
 
 _DAYS_FOLLOW = (
@@ -316,6 +317,21 @@ class DayCount:
     number: int
     confidence: float
     in_scope: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlarm:
+    """An alarm that watching has raised.
+
+    Attributes:
+        signal: The signal.
+        start: Number of the entry at which its reference starts.
+        time: When it was raised.
+    """
+
+    signal: str
+    start: int
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,21 +578,31 @@ class PredictionLog:
             (last,) = raw.execute("SELECT coalesce(max(id), 0) FROM prediction").fetchone()
             raw.execute("INSERT OR REPLACE INTO meta VALUES ('watch_after', ?)", (str(last),))
 
-    def note_alarm(self, signal: str, start: int) -> bool:
-        """Note that an alarm was sent; return whether it is the first time, for all processes together.
+    def keep_alarm(self, signal: str, start: int, at: datetime) -> None:
+        """Keep an alarm in the list of all alarms.
 
         Args:
             signal: The signal.
             start: Number of the entry at which its reference starts.
+            at: When it was raised.
         """
         with self._changing() as raw:
-            added = raw.execute("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?)", (signal, start, time.time()))
-            return added.rowcount == 1
+            raw.execute("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?, 0)", (signal, start, at.timestamp()))
 
-    def retract_alarm(self, signal: str, start: int) -> None:
+    def note_sent(self, signal: str, start: int) -> bool:
+        """Note that a kept alarm was sent; return whether it is the first time, for all processes together."""
+        return self._set_sent(signal, start, sent=True)
+
+    def retract_sent(self, signal: str, start: int) -> None:
         """Forget that an alarm was sent, because it did not arrive."""
+        self._set_sent(signal, start, sent=False)
+
+    def _set_sent(self, signal: str, start: int, *, sent: bool) -> bool:
         with self._changing() as raw:
-            raw.execute("DELETE FROM alarm WHERE signal = ? AND start = ?", (signal, start))
+            changed = raw.execute(
+                "UPDATE alarm SET sent = ? WHERE signal = ? AND start = ? AND sent <> ?", (sent, signal, start, sent)
+            )
+            return changed.rowcount == 1
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -730,6 +756,11 @@ class PredictionLog:
             for row in self._select(query.group_by(*groups).order_by(*groups))
         ]
 
+    def alarms(self, limit: int = PAGE) -> list[KeptAlarm]:
+        """Return the alarms that were ever kept, newest first."""
+        query = text("SELECT signal, start, time FROM alarm ORDER BY time DESC, signal LIMIT :limit")
+        return [KeptAlarm(signal, start, _moment(at)) for signal, start, at in self._select(query, limit=limit)]
+
     def total(self) -> int:
         """Return the number of entries."""
         rows = self._select(text("SELECT count(*) FROM prediction"))
@@ -780,11 +811,11 @@ class PredictionLog:
         written = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret(), before + written, "sha256")
 
-    def _select(self, query: Executable) -> Sequence[Any]:
+    def _select(self, query: Executable, **values: Any) -> Sequence[Any]:
         if not self.exists:
             return ()
         with self._database.read() as connection:
-            return connection.execute(query).all()
+            return connection.execute(query, values).all()
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
