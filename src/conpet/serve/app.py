@@ -19,11 +19,11 @@ from conpet.serve.context import ServerContext
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import cost, health, jobs, predict, watch, workspace
+from conpet.serve.routes import cost, health, jobs, predict, predictions, watch, workspace
 from conpet.serve.schemas import FeedbackRequest, PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router)
+ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router, predictions.router)
 BODIES: tuple[type[BaseModel], ...] = (
     PredictRequest,
     FeedbackRequest,
