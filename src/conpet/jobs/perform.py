@@ -162,6 +162,7 @@ class Performer:
             "still_trained",
             "unmatched",
             "recorded",
+            "reviewed",
             "seconds",
             "whole_accuracy",
             "receipt",
