@@ -286,7 +286,7 @@ def test_items_are_deleted_with_the_record_by_their_age(tmp_path: Path) -> None:
         log.append(log.rows("r", examples_of(str(number)), answers, with_text=True, at=old + (3 - days) * 86_400))
     learner.review.draw(seed=0)
     learner.set_log(keep_days=30)
-    (first, second) = [item.id for item in learner.review.all_items()]
+    first, second = (item.id for item in sorted(learner.review.all_items(), key=lambda item: item.example.text))
     learner.review.answer(first, "correct", OTHER)
     learner.review.answer(second, "correct", OTHER)
     deleted = learner.review.status().first_deleted
