@@ -76,6 +76,12 @@ ORDER = (
     "bench",
     "jobs",
     "serve",
+    "dashboard",
+    "serve.app",
+    "serve.process",
+    "serve.worker",
+    "serve.supervisor",
+    "serve.run",
     "cli",
     "__main__",
 )

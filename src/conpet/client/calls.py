@@ -6,9 +6,9 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from conpet.client.records import TaskInfo, VersionInfo
@@ -18,8 +18,11 @@ from conpet.data.labelled import SUBSETS
 from conpet.data.rows import RowError, to_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
-from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
+from conpet.types import CandidateRecord, Decision, GateReport, Prediction, PredictOptions
 from conpet.watching.report import WatchReport
+
+if TYPE_CHECKING:
+    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 Input = str | Example | Mapping[str, Any]
@@ -112,6 +115,26 @@ def cost() -> Call[dict[str, Any]]:
 def watch() -> Call[WatchReport]:
     """Return the request of what watching has found."""
     return Call("GET", "/v1/watch", WatchReport.from_json)
+
+
+def predictions(
+    decision: Decision | None,
+    task: str | None,
+    label: str | None,
+    since: str | datetime | None,
+    before: int | None,
+    limit: int,
+) -> Call[list[LogEntry]]:
+    """Return the request of recorded predictions."""
+    moment = since.isoformat() if isinstance(since, datetime) else since
+    params = _given(decision=decision, task=task, label=label, since=moment, before=before) | {"limit": limit}
+    return Call("GET", "/v1/predictions", _entries, params=params)
+
+
+def _entries(answer: Mapping[str, Any]) -> list[LogEntry]:
+    from conpet.store.prediction_log import LogEntry
+
+    return [LogEntry.from_json(one) for one in answer["predictions"]]
 
 
 def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, int]]:
