@@ -78,6 +78,7 @@ def test_every_entry_is_drawn_with_the_probability_of_its_stratum() -> None:
         mean = sum(counts) / len(counts)
         assert max(abs(count - mean) for count in counts) < 5 * (mean**0.5)
     assert sum(by_stratum[DECLINED]) / len(by_stratum[DECLINED]) == pytest.approx(300, rel=0.1)
+    assert picked.sizes.keys() == {SURE, UNCERTAIN}  # declined ones are drawn as often as sure ones
 
 
 def test_a_small_record_is_drawn_as_a_whole_and_what_cannot_be_read_is_counted() -> None:

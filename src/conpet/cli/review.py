@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from conpet.cli.changes import run_change, with_wait
+from conpet.cli.changes import run_change
 from conpet.cli.console import line, messages, print_json
 from conpet.cli.help import App
 from conpet.cli.options import (
@@ -96,8 +96,8 @@ def draw(
 ) -> None:
     """Draw from the predictions recorded since the last draw (`conpet audit log WORKSPACE --predictions text`).
 
-    All answers have the same chance to be drawn at random, and those in doubt have a greater one in all. Both chances are
-    known, so `conpet review accuracy` is unbiased.
+    All answers have the same chance to be drawn at random, and those in doubt have a greater one in all. Both chances
+    are known, so `conpet review accuracy` is unbiased.
     """
     options = {"random": random, "uncertain": uncertain, "declined": declined}
     found = _review(workspace, log_to).draw(**options, below=below, double=double, seed=seed)
@@ -160,7 +160,8 @@ def answer(
         str | None, typer.Option(metavar="LABEL", help="This learned label is right.", show_default=False)
     ] = None,
     new: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="This label is right; it is not learned yet.", show_default=False)
+        str | None,
+        typer.Option(metavar="LABEL", help="This label is right; it is not learned yet.", show_default=False),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="Nothing learned fits.")] = False,
     skip: Annotated[bool, typer.Option("--skip", help="Leave it to others.")] = False,
@@ -283,7 +284,7 @@ def learn(
     `conpet learn`.
     """
     opened = open_workspace(workspace, backbone, device, to_change=not dry_run, log_to=log_to)
-    plan = with_wait(wait, lambda _: opened.plan_reviewed(into=into, name=name))
+    plan = opened.plan_reviewed(into=into, name=name)
     if dry_run and as_json:
         print_json(plan.to_json())
         return
@@ -395,7 +396,8 @@ def _label_studio(source: str) -> list[AnnotatedInput] | None:
 
 
 def _rows(source: str, options: ReadOptions) -> Sequence[Any]:
-    from conpet.data.readers import Located, parsed_rows
+    from conpet.data import Located
+    from conpet.data.readers import parsed_rows
 
     rows, problems = [], []
     for row in parsed_rows(source, options, labelled=True):

@@ -95,6 +95,8 @@ class Performer:
                 result = {"gate": self._promote(options["candidate"]).summary()}
             case JobKind.FORGET:
                 result = self._forget(options)
+            case JobKind.REVIEW:
+                result = self._review(options)
         return {**result, "generation": self._workspace.store.generation()}
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +126,17 @@ class Performer:
         for report in reports:
             self._log(str(report))
         return {"tasks": [report.to_json() for report in reports]}
+
+    def _review(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Learn what was reviewed; an earlier attempt may have learned a part of it."""
+        learn = partial(self._workspace.learn_reviewed, into=options["into"], name=options["name"])
+        reports = self._change(1, 1, None, learn)
+        for report in reports:
+            self._log(str(report))
+        if not reports and not self._former:
+            self._log("nothing to learn: no reviewed item has a right label that was not learned yet")
+        former = [] if not self._former else result_so_far(self._former)["tasks"]
+        return {"tasks": [*former, *(report.to_json() for report in reports)]}
 
     def _change(
         self, number: int, total: int, task: str | None, change: Callable[..., Done], *arguments: Any, **options: Any

@@ -13,7 +13,7 @@ from conpet.review.records import ItemKind
 from conpet.store.prediction_log import Drawable
 
 SURE, UNCERTAIN, DECLINED = "sure", "uncertain", "declined"
-"""Strata of recorded predictions."""
+"""Strata of recorded predictions; those of which no more are drawn than of all belong to the first."""
 
 
 class Picked(NamedTuple):
@@ -103,6 +103,8 @@ def pick(entries: Iterable[Drawable], wanted: Mapping[ItemKind, int], below: flo
             unreadable += 1
         else:
             stratum = stratum_of(one.decision, one.confidence, below)
+            if stratum in of_stratum and not of_stratum[stratum].most:
+                stratum = SURE  # no more of them are drawn than of the others
             sizes[stratum] += 1
             of_all.add(generator.random(), one.id, stratum)
             if stratum in of_stratum:

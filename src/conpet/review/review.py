@@ -59,11 +59,13 @@ class Review:
     Args:
         store: The workspace's store.
         log: Its record of predictions.
+        recorded: What is recorded of predictions, if it is not what the settings say: "off", "hash" or "text".
     """
 
-    def __init__(self, store: Store, log: PredictionLog) -> None:
+    def __init__(self, store: Store, log: PredictionLog, recorded: str | None = None) -> None:
         self._store = store
         self._log = log
+        self._recorded = recorded
         self.queue = ReviewQueue(log)
 
     # What is reviewed
@@ -284,7 +286,7 @@ class Review:
         missing = None
         if settings.replay.latent_only:
             missing = NO_TEXTS
-        elif settings.log.predictions != "text":
+        elif (self._recorded or settings.log.predictions) != "text":
             missing = NOT_RECORDED
         return self.queue.status(settings.log.keep_days, missing)
 

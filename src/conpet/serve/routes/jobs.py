@@ -82,9 +82,10 @@ UseGate = Annotated[
 ]
 Evaluate = Annotated[bool, Query(description="Whether to measure all tasks on their test examples afterwards.")]
 Candidate = Annotated[int, InPath(ge=1, le=2**31, description="Number of a candidate.")]
-_ACCEPTED: dict[int | str, dict[str, Any]] = {
+ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
 }
+"""The part of a route's description (`responses`) that describes an accepted job."""
 _CHANGE_ERRORS = documented(401, 403, 404, 409, 422, 429, 507)
 _READ_ERRORS = documented(401, 403, 404, 422, 429)
 
@@ -133,7 +134,7 @@ _LEARN_BODY = {
     summary="Learn a task, or several",
     status_code=202,
     dependencies=[learn_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=_LEARN_BODY,
 )
@@ -179,7 +180,7 @@ async def learn(
         digest = digest_of([kind, options, read, content])
         former = await former_job(context, caller, idempotency_key, digest)
         if former is not None:
-            return _accepted(former)
+            return accepted(former)
         upload = UploadOptions(
             chosen,
             extend=extend,
@@ -192,7 +193,7 @@ async def learn(
         )
         tasks = await checked_upload(context, folder, upload)
         wanted = JobRequest(kind, options, tasks)
-        return _accepted(await submit(request, caller, wanted, idempotency_key, digest, job_id))
+        return accepted(await submit(request, caller, wanted, idempotency_key, digest, job_id))
 
 
 @router.delete(
@@ -200,7 +201,7 @@ async def learn(
     summary="Remove a task",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
 )
 async def remove(
@@ -213,7 +214,7 @@ async def remove(
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
     wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate, "gate": use_gate}, (task,))
-    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
+    return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.post(
@@ -221,7 +222,7 @@ async def remove(
     summary="Make a version of a task active",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ActivateRequest, roll_back={"version": 1}),
 )
@@ -234,7 +235,7 @@ async def activate(
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
     options = {"task": task, "version": body.version, "evaluate": body.evaluate, "gate": body.gate}
-    return _accepted(
+    return accepted(
         await submit_change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
     )
 
@@ -244,7 +245,7 @@ async def activate(
     summary="Consolidate",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ConsolidateRequest, default={}, with_a_bound={"bound": 0.5}),
 )
@@ -256,7 +257,7 @@ async def consolidate(
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
-    return _accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
+    return accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
 
 
 @router.post(
@@ -264,7 +265,7 @@ async def consolidate(
     summary="Forget rows, labels or tasks",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ForgetRequest, a_text={"rows": ["my card was swallowed"], "reason": "request 17"}),
 )
@@ -284,13 +285,13 @@ async def forget(
     wanted = body.model_dump(exclude=set(options))
     digest = digest_of([JobKind.FORGET, options, wanted])
     if (former := await former_job(context, caller, idempotency_key, digest)) is not None:
-        return _accepted(former)
+        return accepted(former)
     rows = [row.to_json() for row in await asyncio.to_thread(_checked_wanted, wanted)]
     hashes = [value.lower() for value in body.hashes]
     async with uploading(context) as (job_id, folder):
         await asyncio.to_thread(write_wanted, folder / DATA, {**wanted, "rows": rows, "hashes": hashes})
-        accepted = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
-        return _accepted(await submit(request, caller, accepted, idempotency_key, digest, job_id))
+        job = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
+        return accepted(await submit(request, caller, job, idempotency_key, digest, job_id))
 
 
 def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
@@ -308,7 +309,7 @@ def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
     summary="Make a refused change",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(PromoteRequest, without_gate={"gate": False}),
 )
@@ -323,7 +324,7 @@ async def promote(
     workspace = context_of(request).opened()
     await asyncio.to_thread(workspace.gate_report, number)
     wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
-    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
+    return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.get(
@@ -538,7 +539,8 @@ def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
         raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
 
 
-def _accepted(submitted: Submitted) -> Response:
+def accepted(submitted: Submitted) -> Response:
+    """Return the response to a request that has become a job."""
     job = submitted.job
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({REPLAYED: "true"} if submitted.replayed else {})
     return _json(job.to_json(), 202, headers)
