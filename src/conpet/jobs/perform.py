@@ -80,9 +80,7 @@ class Performer:
             case JobKind.EXTEND:
                 result = self._extend()
             case JobKind.REMOVE:
-                evaluation = self._change(1, 1, options["task"], self._workspace.remove, options["task"])
-                result = {"tasks": [{"task": options["task"], "version": None}]}
-                result["whole_accuracy"] = evaluation.whole_accuracy if evaluation else None
+                result = self._remove(options["task"])
             case JobKind.ACTIVATE:
                 arguments = (options["task"], options["version"])
                 report = self._change(1, 1, options["task"], self._workspace.rollback, *arguments)
@@ -97,6 +95,8 @@ class Performer:
                 result = self._forget(options)
             case JobKind.REVIEW:
                 result = self._review(options)
+            case JobKind.RENAME | JobKind.RETIRE | JobKind.SPLIT:
+                result = self._relabel(options)
         return {**result, "generation": self._workspace.store.generation()}
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +120,11 @@ class Performer:
             reports += [report.to_json() for report in learned]
         return {"tasks": reports}
 
+    def _remove(self, task: str) -> dict[str, Any]:
+        evaluation = self._change(1, 1, task, self._workspace.remove, task)
+        whole = evaluation.whole_accuracy if evaluation else None
+        return {"tasks": [{"task": task, "version": None}], "whole_accuracy": whole}
+
     def _extend(self) -> dict[str, Any]:
         extend = partial(self._workspace.extend, needed_since=self._needed_since)
         reports = self._change(1, 1, None, extend, read_examples(self._data))
@@ -137,6 +142,19 @@ class Performer:
             self._log("nothing to learn: no reviewed item has a right label that was not learned yet")
         former = [] if not self._former else result_so_far(self._former)["tasks"]
         return {"tasks": [*former, *(report.to_json() for report in reports)]}
+
+    def _relabel(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        label, workspace = options["label"], self._workspace
+        match self._job.kind:
+            case JobKind.RENAME:
+                report = self._change(1, 1, None, workspace.rename, label, options["name"])
+            case JobKind.RETIRE:
+                report = self._change(1, 1, None, workspace.retire, label)
+            case _:
+                split = partial(workspace.split_label, replace=options["replace"])
+                report = self._change(1, 1, None, split, label, read_examples(self._data))
+        self._log(str(report))
+        return {"tasks": [report.to_json()]}
 
     def _change(
         self, number: int, total: int, task: str | None, change: Callable[..., Done], *arguments: Any, **options: Any

@@ -34,6 +34,9 @@ class JobKind(StrEnum):
     PROMOTE = "promote"
     FORGET = "forget"
     REVIEW = "review"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
 
     @property
     def in_parts(self) -> bool:
