@@ -108,7 +108,7 @@ def test_the_overview_says_whether_all_is_well(server: Served) -> None:
     fell = "Earlier tasks have lost" in page.text
     assert ("It works, but something needs a look." if fell else "All is well.") in page.text
     assert "Tasks 3 6 labels" in page.text
-    assert "of 12 test examples" in page.text
+    assert "of 24 test examples" in page.text
     rows = page.rows("Tasks with the most answers in the last 30 days")
     assert sum(int(row[1]) for row in rows) == 16
     assert len(page.rows("Accuracy after each change")) == 3
