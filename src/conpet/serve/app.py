@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from conpet.dashboard.site import Site
 from conpet.jobs.intake import StreamUpload, TaskUpload
 from conpet.serve.context import ServerContext
 from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
@@ -83,8 +84,13 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
-    add_handlers(app, [route for router in ROUTERS for route in router.routes] + app.routes)
-    app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=UPLOADS)
+    routers, uploads = list(ROUTERS), UPLOADS
+    if settings.dashboard:
+        site = Site()
+        site.mount(app)
+        routers, uploads = [*routers, *site.routers], (*uploads, *site.uploads)
+    add_handlers(app, [route for router in routers for route in router.routes] + app.routes)
+    app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=uploads)
     app.add_middleware(RequestMiddleware, context=context)  # outermost: it was added last
     _describe_bodies(app)
     return app

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from conpet.api import ConPET
 from conpet.commands.audit import verify_workspace
@@ -41,6 +42,16 @@ CHECKED_AT_ONCE = 2
 """Uploads that are checked at once; each check may take a core and gigabytes."""
 
 
+class Pages(Protocol):
+    """The pages that a server shows beside its API."""
+
+    def covers(self, path: str) -> bool:
+        """Return whether an address belongs to the pages."""
+
+    def error(self, request: Request, problem: ApiProblem) -> Response:
+        """Return the page of a problem."""
+
+
 @dataclass(eq=False)
 class ServerContext:
     """What the endpoints of one server process share; `app.state.context`.
@@ -65,6 +76,7 @@ class ServerContext:
         verifying: Limits how many new keys are verified at once.
         checking: Limits how many uploads are checked at once.
         stopping: Whether a stop was requested: nothing new is accepted.
+        pages: The pages for people, if there are any.
     """
 
     settings: ServeSettings
@@ -86,6 +98,7 @@ class ServerContext:
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKED_AT_ONCE))
     stopping: bool = False
+    pages: Pages | None = None
 
     @classmethod
     def of(cls, settings: ServeSettings, on_failure: Callable[[Exception], None]) -> ServerContext:
