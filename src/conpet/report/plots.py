@@ -23,6 +23,7 @@ VALUES_SHOWN = 15
 
 _NAMES_SHOWN = 40  # names along one side of a heat map
 _CELLS_DRAWN = 400  # cells along one side; more are averaged
+_DAYS_NAMED = 8
 _BARS_DRAWN = 60  # more become one outline per stage
 _SQUARE = 4.0  # side of a plot of two fractions, in inches
 _WIDE, _LOW = 10.0, 2.7  # size of a plot over the stream, in inches
@@ -146,8 +147,29 @@ def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, descr
         return svg.render(figure, names, description=description)
 
 
-def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str) -> Markup:
-    """Draw stacked amounts over the events, in the colours of `svg.SERIES`."""
+def draw_days(days: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
+    """Draw curves of fractions over days, in percent from 0 on."""
+    with svg.style(key):
+        figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
+        axes = figure.add_axes((0, 0, 1, 1))
+        places = np.arange(1, len(days) + 1)
+        highest = 0.0
+        for line in lines:
+            values = np.array([np.nan if value is None else 100 * value for value in line.values])
+            highest = max(highest, *np.nan_to_num(values))
+            axes.plot(places, values, color=line.colour, linewidth=2.0, marker="o", markersize=4)
+        axes.set_ylim(0, 1.06 * highest or 1.0)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        names = svg.Names(18)
+        _day_axes(axes, days, names)
+        return svg.render(figure, names, description=description)
+
+
+def draw_stacks(
+    titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str, days: bool = False
+) -> Markup:
+    """Draw stacked amounts over the events, or over days, in the colours of `svg.SERIES`."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -173,7 +195,7 @@ def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *,
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         names = svg.Names(18)
-        _stream_axes(axes, titles, names)
+        (_day_axes if days else _stream_axes)(axes, titles, names)
         return svg.render(figure, names, description=description)
 
 
@@ -295,12 +317,24 @@ def _colour_bar(figure: Any, norm: Any, wide: float, high: float) -> None:
     axes.tick_params(axis="y", labelcolor=svg.MUTED, labelsize=8)
 
 
-def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
+def _day_axes(axes: Any, days: Sequence[str], names: svg.Names) -> None:
+    """Name every day, or some of them at equal distances, the last one included."""
+    _wide_axes(axes, len(days))
+    step = math.ceil(len(days) / _DAYS_NAMED)
+    named = range(len(days), 0, -step)
+    axes.set_xticks(list(named), [names(days[place - 1]) for place in named])
+
+
+def _wide_axes(axes: Any, places: int) -> None:
     _plain(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=svg.GRID, linewidth=0.8)
     axes.tick_params(axis="y", labelcolor=svg.MUTED)
-    axes.set_xlim(0.4, len(titles) + 0.6)
+    axes.set_xlim(0.4, places + 0.6)
+
+
+def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
+    _wide_axes(axes, len(titles))
     if len(titles) <= VALUES_SHOWN:
         axes.set_xticks(range(1, len(titles) + 1), [names(title) for title in titles])
         if len(titles) * max(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:

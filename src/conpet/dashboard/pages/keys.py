@@ -15,7 +15,7 @@ from conpet.problem_details import ApiProblem
 from conpet.serve.keys import NAME_LENGTH, KeyRecord, Role
 
 router = page_router()
-ENTRY = Entry(90, "/ui/keys", marked("Keys"), Role.OPERATE)
+ENTRY = Entry(110, "/ui/keys", marked("Keys"), Role.OPERATE)
 Operator = Annotated[Visit, visits(Role.OPERATE)]
 ROLES = {
     Role.PREDICT: marked("ask, and read the lists of tasks and labels: for applications"),
