@@ -235,6 +235,31 @@ class AsyncClient:
         """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
         return await self._do(calls.activate(task, version, evaluate, gate, idempotency_key))
 
+    async def rename(
+        self, label: str, name: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to rename a label, and return the job; as `learn`."""
+        return await self._do(calls.rename(label, name, evaluate, gate, idempotency_key))
+
+    async def retire(
+        self, label: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to remove a label with its examples, and return the job; as `learn`."""
+        return await self._do(calls.retire(label, evaluate, gate, idempotency_key))
+
+    async def split_label(
+        self,
+        label: str,
+        examples: Iterable[Example],
+        *,
+        replace: bool = False,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to split a label into those of examples (see `ConPET.split_label`), and return the job."""
+        return await self._do(calls.split(label, examples, replace, evaluate, gate, idempotency_key))
+
     async def consolidate(
         self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
     ) -> Job:

@@ -229,6 +229,27 @@ def activate(task: str, version: int, evaluate: bool, gate: bool, key: str | Non
     return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
 
 
+def rename(label: str, name: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to rename a label."""
+    content = _json({"label": label, "name": name, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/rename", key, content=content, headers=_JSON)
+
+
+def retire(label: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to retire a label."""
+    content = _json({"label": label, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/retire", key, content=content, headers=_JSON)
+
+
+def split(
+    label: str, examples: Iterable[Example], replace: bool, evaluate: bool, gate: bool, key: str | None
+) -> Call[Job]:
+    """Return the request to split a label."""
+    rows = [_row(example) for example in examples]
+    content = _json({"label": label, "rows": rows, "replace": replace, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/split", key, content=content, headers=_JSON)
+
+
 def consolidate(bound: float, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
     """Return the request to consolidate."""
     content = _json({"bound": bound, "evaluate": evaluate, "gate": gate})
@@ -355,7 +376,7 @@ def _input(one: Any) -> Any:
     if isinstance(one, str):
         return one
     example = to_example(one, labelled=False)
-    fields = {name: value for name, value in example.to_json().items() if name != "kind"}
+    fields = _row(example)
     return fields if example.tokens else fields | {"text": example.text}
 
 
@@ -366,11 +387,11 @@ def _task(task: Task, all_rows: bool) -> dict[str, Any]:
 
 
 def _rows(source: Task | Examples) -> dict[str, list[dict[str, Any]]]:
-    return {
-        subset: [{name: value for name, value in one.to_json().items() if name != "kind"} for one in examples]
-        for subset in SUBSETS
-        for examples in (getattr(source, subset),)
-    }
+    return {subset: list(map(_row, examples)) for subset in SUBSETS for examples in (getattr(source, subset),)}
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {name: value for name, value in example.to_json().items() if name != "kind"}
 
 
 def _given(**params: Any) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class JobKind(StrEnum):
     CONSOLIDATE = "consolidate"
     PROMOTE = "promote"
     FORGET = "forget"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
 
     @property
     def in_parts(self) -> bool:

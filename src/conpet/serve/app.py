@@ -16,7 +16,15 @@ from pydantic.json_schema import models_json_schema
 from conpet.dashboard.site import Site
 from conpet.jobs.intake import StreamUpload, TaskUpload
 from conpet.serve.context import ServerContext
-from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
+from conpet.serve.job_schemas import (
+    ActivateRequest,
+    ConsolidateRequest,
+    ForgetRequest,
+    PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
+)
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
 from conpet.serve.routes import cost, health, jobs, predict, predictions, watch, workspace
@@ -34,6 +42,9 @@ BODIES: tuple[type[BaseModel], ...] = (
     ConsolidateRequest,
     ForgetRequest,
     PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
 )
 """Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""
 UPLOADS: tuple[str, ...] = ("/v1/learn",)

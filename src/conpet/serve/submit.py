@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 from fastapi import Request
 from fastapi.concurrency import contextmanager_in_threadpool
 
+from conpet.commands.checks import owner_of
+from conpet.data import Examples
 from conpet.errors import DataError, Problem
-from conpet.jobs.data import SAMPLE, read_tasks
-from conpet.jobs.records import Job, JobRequest
+from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_examples
+from conpet.jobs.records import Job, JobKind, JobRequest
 from conpet.jobs.uploads import UploadOptions, check_upload
 from conpet.problem_details import too_busy
 from conpet.serve.auth import Caller
@@ -49,6 +51,42 @@ async def submit_change(request: Request, caller: Caller, wanted: JobRequest, ke
         return former
     await asyncio.to_thread(_check_known, context, wanted)
     return await submit(request, caller, wanted, key, digest)
+
+
+async def submit_relabelling(
+    request: Request, caller: Caller, kind: JobKind, options: Mapping[str, Any], key: str | None = None
+) -> Submitted:
+    """Check a change of a label (`options["label"]`) and add its job; arguments as in `submit_change`."""
+    owner = await asyncio.to_thread(_owner, context_of(request), options["label"])
+    return await submit_change(request, caller, JobRequest(kind, options, owner), key)
+
+
+async def submit_split(
+    request: Request,
+    caller: Caller,
+    rows: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    key: str | None = None,
+) -> Submitted:
+    """Check the examples of finer labels, and add the job that replaces a label by these.
+
+    Args:
+        request: The request.
+        caller: Who asks.
+        rows: Rows with the fields of a data file.
+        options: `label`, `replace`, `evaluate` and `gate`.
+        key: Idempotency key, or None.
+    """
+    context = context_of(request)
+    context.opened()
+    digest = digest_of([JobKind.SPLIT, options, rows])
+    if (former := await former_job(context, caller, key, digest)) is not None:
+        return former
+    examples = await asyncio.to_thread(Examples, tuple(rows))  # type: ignore[arg-type] # it converts and checks rows
+    owner = await asyncio.to_thread(_owner, context, options["label"])
+    async with uploading(context) as (job_id, folder):
+        await asyncio.to_thread(write_examples, folder / DATA, examples)
+        return await submit(request, caller, JobRequest(JobKind.SPLIT, options, owner), key, digest, job_id)
 
 
 async def submit(
@@ -147,6 +185,14 @@ def _checked(context: ServerContext, folder: Path, upload: UploadOptions) -> tup
         problems = [Problem("the upload", None, f"label {label!r} is not known") for label in unknown]
         raise DataError("examples of unknown labels; learn a task with these labels first", problems)
     return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
+
+
+def _owner(context: ServerContext, label: str) -> tuple[str, ...]:
+    """Return the name of a label's task; nothing if a job that waits may still make it."""
+    snapshot = context.opened().store.snapshot()
+    if label not in snapshot.owners and context.jobs.unfinished():
+        return ()
+    return (owner_of(snapshot, label).name,)
 
 
 def _check_known(context: ServerContext, wanted: JobRequest) -> None:

@@ -39,6 +39,9 @@ from conpet.serve.job_schemas import (
     JobsResponse,
     LogResponse,
     PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
 )
 from conpet.serve.keys import Role
 from conpet.serve.problems import documented
@@ -49,6 +52,8 @@ from conpet.serve.submit import (
     former_job,
     submit,
     submit_change,
+    submit_relabelling,
+    submit_split,
     uploading,
 )
 
@@ -257,6 +262,73 @@ async def consolidate(
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
     return _accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
+
+
+@router.post(
+    "/rename",
+    summary="Rename a label",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(RenameRequest, a_label={"label": "pin_lost", "name": "pin_forgotten"}),
+)
+async def rename(
+    request: Request,
+    caller: Operator,
+    body: Annotated[RenameRequest, json_body(RenameRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that renames a label, without training."""
+    return _accepted(await submit_relabelling(request, caller, JobKind.RENAME, body.model_dump(), idempotency_key))
+
+
+@router.post(
+    "/retire",
+    summary="Retire a label",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(RetireRequest, a_label={"label": "pin_lost"}),
+)
+async def retire(
+    request: Request,
+    caller: Operator,
+    body: Annotated[RetireRequest, json_body(RetireRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that removes a label with its examples and older versions of its task, without training."""
+    return _accepted(await submit_relabelling(request, caller, JobKind.RETIRE, body.model_dump(), idempotency_key))
+
+
+@router.post(
+    "/split",
+    summary="Split a label into finer ones",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(
+        SplitRequest,
+        in_two={
+            "label": "pin_lost",
+            "rows": [
+                {"text": "i lost my pin", "label": "pin_forgotten"},
+                {"text": "someone saw my pin", "label": "pin_seen"},
+            ],
+        },
+    ),
+)
+async def split(
+    request: Request,
+    caller: Operator,
+    body: Annotated[SplitRequest, json_body(SplitRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that learns a task again with finer labels in place of one."""
+    options = body.model_dump(exclude={"rows"})
+    return _accepted(await submit_split(request, caller, body.rows, options, idempotency_key))
 
 
 @router.post(
