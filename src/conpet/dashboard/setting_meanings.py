@@ -42,7 +42,7 @@ SERVER = {
     "log_level": marked("How much the server writes into its log."),
     "log_texts": marked("Whether the log may contain inputs."),
     "log_predictions": marked(
-        "What is recorded of predictions: nothing, a hash of the input, or the input itself; by default as in the workspace."
+        "What is recorded of predictions: nothing, a hash of the input, or the input; by default as in the workspace."
     ),
     "log_to": marked("Folder of the recorded predictions; by default that of the workspace."),
     "watch_seconds": marked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Annotated
@@ -22,8 +23,16 @@ from conpet.watching.report import Signal
 router = page_router()
 ENTRY = Entry(60, "/ui/alarms", marked("Alarms"), Role.OPERATE)
 Operator = Annotated[Visit, visits(Role.OPERATE)]
+_SHOWN = 20
+"""Most alarms of a family that are listed."""
 _FORMER = 50
 """Most former alarms that are listed."""
+_TITLES_OF_MANY = {
+    "task": marked("Shares of tasks"),
+    "label": marked("Shares of labels"),
+    "accuracy": marked("Right answers of tasks"),
+}
+"""Titles of the families of signals of tasks and labels."""
 _OF_ONE = {
     "task": marked("Share of the task “%(name)s”"),
     "label": marked("Share of the label “%(name)s”"),
@@ -67,6 +76,19 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """Alarms of one family.
+
+    Attributes:
+        title: What they are about.
+        signals: The signals, those of which the evidence is strongest first.
+    """
+
+    title: str
+    signals: Sequence[Shown]
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """A signal as the page shows it.
 
@@ -94,7 +116,7 @@ async def alarms(visit: Operator, number: PageNumber = 1, text: SearchText = "")
     context.ready()
     record = context.recorder.predictions
     if not record.exists:
-        return visit.render("alarms.html", report=None, time=None, alarms=[], others=None, former=[], text="")
+        return visit.render("alarms.html", report=None)
     found = await latest(context.watcher.report)
     if found is None:
         said = visit.gettext("The recorded predictions are being read for the first time since the server started.")
@@ -109,7 +131,9 @@ async def alarms(visit: Operator, number: PageNumber = 1, text: SearchText = "")
         "alarms.html",
         report=report,
         time=found.time,
-        alarms=[one for one in signals if one.signal.alarm],
+        alarms=_raised(visit, [one for one in signals if one.signal.alarm]),
+        number=len(report.alarms),
+        shown_most=_SHOWN,
         others=listed(many, number),
         former=[(title_of(visit, one.signal), one.time) for one in former if (one.signal, one.start) not in present],
         text=text,
@@ -140,6 +164,21 @@ async def restart(visit: Operator) -> Response:
     await asyncio.to_thread(restart_watch, visit.context.record())
     visit.context.log.info("watching began anew", by=visit.caller.id)
     return visit.redirect("/ui/alarms", visit.gettext("Watching has begun anew."))
+
+
+def _raised(visit: Visit, alarms: Sequence[Shown]) -> list[Raised]:
+    """Return alarms by family: those of tasks and labels last."""
+    families: dict[tuple[bool, str], list[Shown]] = {}
+    for one in alarms:
+        family, _, name = one.signal.name.partition(" ")
+        families.setdefault((bool(name), family), []).append(one)
+    return [
+        Raised(
+            visit.gettext(_TITLES_OF_MANY[family]) if many and len(found) > 1 else found[0].title,
+            sorted(found, key=lambda one: -one.signal.evidence / one.signal.threshold),
+        )
+        for (many, family), found in sorted(families.items(), key=lambda item: item[0][0])
+    ]
 
 
 def shown(visit: Visit, signal: Signal) -> Shown:

@@ -43,6 +43,8 @@ DECISIONS = {
 PERIODS = {"": marked("any time"), "24h": marked("24 hours"), "7d": marked("7 days"), "30d": marked("30 days")}
 _ANSWERS = 100
 """Most answers to a request or a text that are listed."""
+_LINE = 120
+"""Most characters of a value that is not divided into lines."""
 _ROWS = 20
 """Most stored rows of a label that are named."""
 
@@ -198,7 +200,10 @@ def _lines(store: Store) -> Iterator[str]:
 
 def _details(detail: Any) -> list[tuple[str, str]]:
     """Return what is recorded beside the usual fields, each value as text."""
-    return [
-        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1))
-        for name, value in dict(detail).items()
-    ]
+    return [(name, value if isinstance(value, str) else _written(value)) for name, value in dict(detail).items()]
+
+
+def _written(value: Any) -> str:
+    """Return a value as JSON, in lines if it is long."""
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=1)

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
 
 from markupsafe import Markup
+from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from conpet.dashboard.charts import Chart, Key, image
@@ -26,9 +27,9 @@ from conpet.store.prediction_log import DayCount, PredictionLog
 router = page_router()
 ENTRY = Entry(50, "/ui/routing", marked("Routing"), Role.PREDICT)
 Visitor = Annotated[Visit, visits(Role.PREDICT)]
-Days = Literal[7, 30, 90]
+Days = Annotated[Literal[7, 30, 90], BeforeValidator(lambda given: int(given) if str(given).isdecimal() else given)]
 Kind = Literal["traffic", "decisions", "confidence"]
-PERIODS: dict[Days, str] = {7: marked("7 days"), 30: marked("30 days"), 90: marked("90 days")}
+PERIODS: dict[int, str] = {7: marked("7 days"), 30: marked("30 days"), 90: marked("90 days")}
 _DRAWINGS: dict[Kind, str] = {
     "traffic": marked("Answers by day and task"),
     "decisions": marked("Inputs that were declined or asked about, by day"),
