@@ -91,6 +91,20 @@ def cost_report(store: Store, now: datetime | None = None) -> CostReport:
     )
 
 
+def spent_since(store: Store, since: datetime) -> tuple[float, str]:
+    """Return the money that everything but storage has cost since a moment, to the hour, and its currency.
+
+    Raises:
+        CorruptionError: The ledger is damaged.
+    """
+    prices = Settings.parse(store.header().settings).prices
+    resources = total(store.ledger.entries(since))
+    money = price_of(
+        prices, cpu_seconds=resources.cpu_seconds, gpu_seconds=resources.gpu_seconds, minutes=resources.minutes
+    )
+    return money, prices.currency
+
+
 def _line(
     name: str, entries: Sequence[LedgerEntry], prices: PricesConfig, price: Callable[[Resources], float]
 ) -> CostLine:

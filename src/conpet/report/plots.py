@@ -21,9 +21,10 @@ from conpet.report.text import shorten, width
 VALUES_SHOWN = 15
 """Most tasks for which a heat map prints its values and a curve names every task."""
 
+ORDER = "changes to the workspace, in order"
+"""Name of the axis of plots over the stream that are too long for titles."""
 _NAMES_SHOWN = 40  # names along one side of a heat map
 _CELLS_DRAWN = 400  # cells along one side; more are averaged
-_DAYS_NAMED = 8
 _BARS_DRAWN = 60  # more become one outline per stage
 _SQUARE = 4.0  # side of a plot of two fractions, in inches
 _WIDE, _LOW = 10.0, 2.7  # size of a plot over the stream, in inches
@@ -119,8 +120,10 @@ class HeatMap:
                     axes.text(column, row, text, ha="center", va="center_baseline", color=ink, fontsize=8.5)
 
 
-def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
-    """Draw curves of fractions over the events, in percent."""
+def draw_curves(
+    titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str, order: str = ORDER
+) -> Markup:
+    """Draw curves of fractions over the events, in percent; `order` names the axis if it shows no titles."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -143,16 +146,16 @@ def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, descr
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         names = svg.Names(18)
-        _stream_axes(axes, titles, names)
+        _stream_axes(axes, titles, names, order=order)
         return svg.render(figure, names, description=description)
 
 
-def draw_days(days: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
-    """Draw curves of fractions over days, in percent from 0 on."""
+def draw_shares(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str, every: int = 1) -> Markup:
+    """Draw curves of fractions in percent, from 0 to the highest; only every so many titles are shown."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
-        places = np.arange(1, len(days) + 1)
+        places = np.arange(1, len(titles) + 1)
         highest = 0.0
         for line in lines:
             values = np.array([np.nan if value is None else 100 * value for value in line.values])
@@ -162,14 +165,14 @@ def draw_days(days: Sequence[str], lines: Sequence[Line], *, key: str, descripti
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         names = svg.Names(18)
-        _day_axes(axes, days, names)
+        _stream_axes(axes, titles, names, every=every)
         return svg.render(figure, names, description=description)
 
 
 def draw_stacks(
-    titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str, days: bool = False
+    titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str, every: int = 1
 ) -> Markup:
-    """Draw stacked amounts over the events, or over days, in the colours of `svg.SERIES`."""
+    """Draw stacked amounts over the events, in the colours of `svg.SERIES`; only every so many titles are shown."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -195,7 +198,7 @@ def draw_stacks(
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         names = svg.Names(18)
-        (_day_axes if days else _stream_axes)(axes, titles, names)
+        _stream_axes(axes, titles, names, every=every)
         return svg.render(figure, names, description=description)
 
 
@@ -317,31 +320,21 @@ def _colour_bar(figure: Any, norm: Any, wide: float, high: float) -> None:
     axes.tick_params(axis="y", labelcolor=svg.MUTED, labelsize=8)
 
 
-def _day_axes(axes: Any, days: Sequence[str], names: svg.Names) -> None:
-    """Name every day, or some of them at equal distances, the last one included."""
-    _wide_axes(axes, len(days))
-    step = math.ceil(len(days) / _DAYS_NAMED)
-    named = range(len(days), 0, -step)
-    axes.set_xticks(list(named), [names(days[place - 1]) for place in named])
-
-
-def _wide_axes(axes: Any, places: int) -> None:
+def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names, *, order: str = ORDER, every: int = 1) -> None:
     _plain(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=svg.GRID, linewidth=0.8)
     axes.tick_params(axis="y", labelcolor=svg.MUTED)
-    axes.set_xlim(0.4, places + 0.6)
-
-
-def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
-    _wide_axes(axes, len(titles))
-    if len(titles) <= VALUES_SHOWN:
-        axes.set_xticks(range(1, len(titles) + 1), [names(title) for title in titles])
-        if len(titles) * max(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:
+    axes.set_xlim(0.4, len(titles) + 0.6)
+    shown = titles[::-every][::-1]
+    if len(shown) <= VALUES_SHOWN:
+        places = range(len(titles), 0, -every)[::-1]
+        axes.set_xticks(places, [names(title) for title in shown])
+        if len(shown) * max((width(shorten(title, names.columns)) + 2 for title in shown), default=0) > _LABEL_COLUMNS:
             _slant(axes, 30)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.set_xlabel("changes to the workspace, in order")
+        axes.set_xlabel(names(order))
 
 
 _LABEL_COLUMNS = 120  # total width of horizontal names under a plot over the stream

@@ -165,8 +165,8 @@ class Ledger:
 
         return not answers or self._write(add)
 
-    def entries(self) -> list[LedgerEntry]:
-        """Return all entries, the oldest first.
+    def entries(self, since: datetime | None = None) -> list[LedgerEntry]:
+        """Return all entries, or those since a moment, the oldest first; answers count from the beginning of its hour.
 
         Raises:
             CorruptionError: The file is damaged, or was written by another version of conpet.
@@ -175,8 +175,11 @@ class Ledger:
             return []
         with self._database.read() as connection:
             self._check(connection)
-            found = [_entry(row) for row in connection.execute(select(_EntryRow.__table__).order_by(_EntryRow.id))]
-            found += [_answers(row) for row in connection.execute(select(_AnswersRow.__table__))]
+            entries, answers = select(_EntryRow.__table__).order_by(_EntryRow.id), select(_AnswersRow.__table__)
+            if since is not None:
+                entries = entries.where(_EntryRow.time >= since)
+                answers = answers.where(_AnswersRow.hour >= hour_of(since))
+            found = [*map(_entry, connection.execute(entries)), *map(_answers, connection.execute(answers))]
         return sorted(found, key=lambda one: one.time)
 
     def _write(self, work: Callable[[Connection], object]) -> bool:

@@ -21,6 +21,8 @@ from conpet.dashboard.messages import marked
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
+from conpet.report.plots import Line, draw_shares, draw_stacks
+from conpet.report.svg import SERIES
 from conpet.serve.keys import Role
 from conpet.store.prediction_log import DayCount, PredictionLog
 
@@ -35,7 +37,9 @@ _DRAWINGS: dict[Kind, str] = {
     "decisions": marked("Inputs that were declined or asked about, by day"),
     "confidence": marked("Mean confidence in the answers, by day"),
 }
-_HEIGHT = 230
+_NAMED = 8
+"""Most days that are named in a drawing."""
+_HEIGHT = 215
 """Height of the drawings in pixels."""
 _TASKS = 7
 """Tasks that have a colour of their own in the chart."""
@@ -159,6 +163,7 @@ class Course:
 
     Attributes:
         titles: The days.
+        short_titles: The days without the year.
         stacks: Answers of each day, by task.
         declined: Share of the inputs of each day that were declined; None without any.
         asked: Share that was answered by a question.
@@ -166,6 +171,7 @@ class Course:
     """
 
     titles: Sequence[str]
+    short_titles: Sequence[str]
     stacks: Mapping[str, Sequence[float]]
     declined: Sequence[float | None]
     asked: Sequence[float | None]
@@ -193,6 +199,7 @@ def _course(visit: Visit, record: PredictionLog, days: int, task: str | None, na
         stacks[visit.gettext("other tasks")] = rest
     return Course(
         [visit.formats.day(day) for day in period],
+        [visit.formats.short_day(day) for day in period],
         stacks,
         [daily[day].share("decline") for day in period],
         [daily[day].share("ask") for day in period],
@@ -206,20 +213,18 @@ def _named(rows: Sequence[TaskRow], task: str | None) -> list[str]:
 
 
 def _drawn(visit: Visit, kind: Kind, days: Days, task: str | None) -> Markup:
-    from conpet.report.plots import Line, draw_days, draw_stacks
-    from conpet.report.svg import SERIES
-
     record = visit.context.recorder.predictions
     rows = _rows(record, _period(days), days) if kind == "traffic" and task is None else []
     course = _course(visit, record, days, task, _named(rows, task))
+    every = -(-len(course.titles) // _NAMED)
     key, description = f"routing {kind}", visit.gettext(_DRAWINGS[kind])
     if kind == "traffic":
-        return draw_stacks(course.titles, course.stacks, key=key, description=description, days=True)
+        return draw_stacks(course.short_titles, course.stacks, key=key, description=description, every=every)
     shown = {
         "decisions": [Line("", tuple(course.declined), SERIES[0]), Line("", tuple(course.asked), SERIES[2])],
         "confidence": [Line("", tuple(course.confidence), SERIES[1])],
     }
-    return draw_days(course.titles, shown[kind], key=key, description=description)
+    return draw_shares(course.short_titles, shown[kind], key=key, description=description, every=every)
 
 
 def _charts(visit: Visit, record: PredictionLog, days: Days, task: str | None, rows: Sequence[TaskRow]) -> list[Chart]:
