@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -233,6 +234,11 @@ class Trace:
     modules: tuple[tuple[str, int], ...] = ()
 
 
+def example_of(kind: str, content: str) -> Example:
+    """Return the input that was recorded of a prediction, given its kind."""
+    return Example.of_text(content) if kind == Kind.TEXT else Example.from_json(json.loads(content))
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """A recorded prediction.
@@ -276,6 +282,11 @@ class LogEntry:
     selector: float | None
     scope: float | None
     modules: tuple[tuple[str, int], ...]
+
+    @property
+    def example(self) -> Example | None:
+        """The input, if inputs are recorded."""
+        return None if self.content is None else example_of(self.kind, self.content)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
@@ -844,6 +855,7 @@ class ForgetReport:
         cost: The cost of each stage.
         evaluation: The evaluation after the change, or None.
         receipt: The receipt (JSON-ready); None if nothing was changed.
+        reviewed: Number of items in review that are deleted.
     """
 
     dry_run: bool
@@ -858,6 +870,7 @@ class ForgetReport:
     cost: tuple[StageCost, ...] = ()
     evaluation: Evaluation | None = None
     receipt: Mapping[str, Any] | None = None
+    reviewed: int = 0
 
     @property
     def rows(self) -> int:
@@ -879,6 +892,8 @@ class ForgetReport:
             lines.append(f"{given} matched nothing that is stored: {listed(self.unmatched)}")
         if self.recorded:
             lines.append(f"{plural(self.recorded, 'recorded prediction')} {would}cleared")
+        if self.reviewed:
+            lines.append(f"{plural(self.reviewed, 'item')} in review {would}deleted")
         if self.generations:
             numbers = ", ".join(map(str, self.generations))
             lines.append(f"kept generations {would}dropped, so the workspace cannot go back to them: {numbers}")
@@ -903,6 +918,7 @@ class ForgetReport:
             "still_trained": list(self.still_trained),
             "unmatched": list(self.unmatched),
             "recorded": self.recorded,
+            "reviewed": self.reviewed,
             "notes": list(self.notes),
             "seconds": sum(stage.seconds for stage in self.cost),
             "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
