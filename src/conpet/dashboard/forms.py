@@ -207,7 +207,7 @@ class _Upload:
         self.ended = True
 
 
-def _append(file: Path, content: bytes) -> None:
+def _append(file: Path, content: bytes | bytearray) -> None:
     with file.open("ab") as stream:
         stream.write(content)
 
