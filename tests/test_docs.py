@@ -62,6 +62,9 @@ NOT_MEASURED = {
     "docs/learn/en/red.md": {"1%", "20%", "80%"},  # limits
     "docs/learn/ja/ideas.md": {"2倍"},
     "docs/learn/ja/red.md": {"1%", "20%", "80%", "2倍"},
+    "docs/learn/en/engineers/index.md": {"2309.14763"},  # arXiv
+    "docs/learn/en/engineers/selector.md": {"0.1"},  # an equation
+    "docs/learn/en/engineers/gate.md": {"5%"},  # a level
     "docs/how-to/refusal.md": {"0.8", "0.9", "0.95", "0.99", "95%", "1%", "2106.09022"},  # levels; arXiv
 }
 """Figures in these pages that no measurement gave."""

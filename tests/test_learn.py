@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.make_learn import PICTURES_FOLDER, glossaries, pictures, terms
+from scripts.notebooks import executed, notebook, notebooks
 
 ROOT = Path(__file__).parents[1]
 LEARN = ROOT / "docs" / "learn"
@@ -71,3 +74,20 @@ def test_every_term_is_explained_once_in_both_languages() -> None:
         assert all(values)
         assert Counter(values).most_common(1)[0][1] == 1
     assert [term["yomi"] for term in terms() if not re.fullmatch(r"[ぁ-んー]+", term["yomi"])] == []
+
+
+@pytest.mark.parametrize("page", notebooks(), ids=lambda page: page.stem)
+def test_pages_for_engineers_print_what_they_say(page: Path) -> None:
+    assert executed(page) == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", notebooks(), ids=lambda page: page.stem)
+def test_pages_for_engineers_are_notebooks(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    written = json.loads(json.dumps(notebook(page)))
+    assert (written["nbformat"], written["nbformat_minor"]) == (4, 5)
+    code = [cell for cell in written["cells"] if cell["cell_type"] == "code"]
+    assert [ast.parse(cell["source"]) for cell in code]
+    assert sum(len(cell["outputs"]) for cell in code) == text.count("```text\n")
+    assert len({cell["id"] for cell in written["cells"]}) == len(written["cells"])
+    assert all(cell["source"] in text for cell in written["cells"])
