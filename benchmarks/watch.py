@@ -2,10 +2,10 @@
 
 python benchmarks/watch.py [--kept build/refusal] [PART ...]
 
-Parts: "false alarms", "drifts" and "feedback". For the first two, held-out inputs are answered once by a workspace of
-the method `logistic` with `minilm-l6`; streams are drawn from these answers and watched by `conpet.watching`. For
-"feedback", held-out examples and answers are right or wrong by chance; it needs no backbone. Parts that are not named
-keep their results. One thread.
+Parts: "false alarms", "drifts", "feedback" and "feedback by task". For the first two, held-out inputs are answered once
+by a workspace of the method `logistic` with `minilm-l6`; streams are drawn from these answers and watched by
+`conpet.watching`. For the others, held-out examples and answers are right or wrong by chance; they need no backbone.
+Parts that are not named keep their results. One thread.
 """
 
 from __future__ import annotations
@@ -53,11 +53,16 @@ NEW_LABELS = 15
 HELD_OUT_CALIBRATION = 256
 HELD_OUT, PROMISED = (60, 300, 3000), 0.94
 """Numbers of held-out examples, and the share of them that is answered right, in the long run."""
-MARGIN = GateConfig().whole_margin / 100
+MARGIN, TASK_MARGIN = GateConfig().whole_margin / 100, GateConfig().task_margin / 100
 FEEDBACK_RUNS, FEEDBACK, FALLS = 300, 3000, (0.05, 0.1, 0.2)
 """Runs, right labels that become known in each, and falls of the accuracy."""
 FALLS_AFTER = (0, 500)
 """Right labels before a fall."""
+TASKS, HELD_OUT_OF_TASK = (10, 100), (60, 300)
+"""Numbers of tasks, and of held-out examples of each."""
+FALLS_OF_TASK = (0.1, 0.2, 0.4)
+TASK_RUNS, FEEDBACK_OF_TASK = 100, 600
+"""Runs without a change, and right labels of each task that become known."""
 OPTIONS = WatchOptions()
 RESULT = "watch"
 
@@ -339,6 +344,67 @@ def _first_alarm(held_out: int, run: int, fall: float, before: int) -> int | Non
     return None
 
 
+def feedback_by_task_part(_: Path) -> dict[str, Any]:
+    """Count alarms of the accuracy of many tasks, and measure how soon a fall of one of them is found.
+
+    Delays are in right labels of this task; the other tasks stay as promised.
+    """
+    result: dict[str, Any] = {}
+    for tasks in TASKS:
+        for held_out in HELD_OUT_OF_TASK:
+            found: dict[str, Any] = {}
+            for name, fall in (("as promised", 0.0), ("lower by the margin", TASK_MARGIN)):
+                alarms = sum(_any_task_alarm(tasks, held_out, run, fall) for run in range(TASK_RUNS))
+                found[name] = {"alarms": alarms, "runs": TASK_RUNS, "interval": wilson_interval(alarms, TASK_RUNS)}
+            for fall in FALLS_OF_TASK:
+                found[f"a fall of {100 * fall:.0f} points"] = _summed(
+                    [_task_alarm(tasks, held_out, run, fall) for run in range(FEEDBACK_RUNS)]
+                )
+            result[f"{tasks} tasks, {held_out} held-out examples"] = found
+            print(tasks, held_out, json.dumps(found), flush=True)
+    return result
+
+
+def _watch_of_tasks(tasks: int, held_out: int, generator: random.Random) -> Watch:
+    """Return a watch of tasks with a label each, whose held-out examples are right by chance."""
+    right = {
+        f"task {task}": (held_out, sum(generator.random() < PROMISED for _ in range(held_out))) for task in range(tasks)
+    }
+    baseline = watching.Baseline(
+        {name: (f"label of {name}",) for name in right},
+        answered=(tasks * held_out, sum(of_task for _, of_task in right.values())),
+        margin=MARGIN,
+        answered_by_task=right,
+        task_margin=TASK_MARGIN,
+    )
+    return Watch(baseline, OPTIONS)
+
+
+def _judged_of_task(task: int, share: float, generator: random.Random) -> Judged:
+    label = f"label of task {task}"
+    return Judged(0.0, f"task {task}", label if generator.random() < share else "another", label)
+
+
+def _any_task_alarm(tasks: int, held_out: int, run: int, fall: float) -> bool:
+    """Return whether any task raises an alarm if the accuracy of all of them is lower by `fall`."""
+    generator = random.Random(f"tasks {tasks} {held_out} {run} {fall}")
+    watched = _watch_of_tasks(tasks, held_out, generator)
+    for _ in range(FEEDBACK_OF_TASK):
+        watched.add_feedback(_judged_of_task(task, PROMISED - fall, generator) for task in range(tasks))
+    return any(one.name != "accuracy" for one in watched.report().alarms)
+
+
+def _task_alarm(tasks: int, held_out: int, run: int, fall: float) -> int | None:
+    """Return the number of right labels of the fallen task at its alarm, or None."""
+    generator = random.Random(f"one of tasks {tasks} {held_out} {run} {fall}")
+    watched = _watch_of_tasks(tasks, held_out, generator)
+    for at in range(0, FEEDBACK_OF_TASK, watching.FEEDBACK_BLOCK):
+        watched.add_feedback(_judged_of_task(0, PROMISED - fall, generator) for _ in range(watching.FEEDBACK_BLOCK))
+        if any(one.name == "accuracy task 0" for one in watched.report().alarms):
+            return at + watching.FEEDBACK_BLOCK
+    return None
+
+
 def _summed(alarms: Sequence[int | None]) -> dict[str, Any]:
     delays = sorted(one for one in alarms if one is not None and one > 0)
     early = sum(one is not None and one <= 0 for one in alarms)
@@ -356,7 +422,12 @@ def _family(signal: str) -> str:
     return signal.split(" ")[0]
 
 
-PARTS = {"false alarms": false_alarms_part, "drifts": drifts_part, "feedback": feedback_part}
+PARTS = {
+    "false alarms": false_alarms_part,
+    "drifts": drifts_part,
+    "feedback": feedback_part,
+    "feedback by task": feedback_by_task_part,
+}
 
 if __name__ == "__main__":
     main()

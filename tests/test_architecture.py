@@ -75,6 +75,12 @@ ORDER = (
     "bench",
     "jobs",
     "serve",
+    "dashboard",
+    "serve.app",
+    "serve.process",
+    "serve.worker",
+    "serve.supervisor",
+    "serve.run",
     "cli",
     "__main__",
 )

@@ -197,7 +197,11 @@ def test_wrong_answers_with_feedback_raise_an_alarm(recording: Path, monkeypatch
             for text, one in zip(texts, answers, strict=True)
         ]
         report = workspace.watch(feedback=wrong, false_alarm=0.9)
-        assert [signal.name for signal in report.alarms] == ["accuracy"]
+        task = workspace.owners[str(wrong[0].label)]
+        assert {"accuracy", f"accuracy {task}"} <= {signal.name for signal in report.alarms}
+        shown = conpet("watch", recording, "--false-alarm", "0.9")
+        assert shown.code == 3
+        assert f"accuracy {task} " in shown.out
         assert workspace.watch(false_alarm=0.9).alarms == report.alarms  # the labels are kept
         workspace.set_costs(error=5)
         assert workspace.watch(false_alarm=0.9).accuracy is None  # of former answers

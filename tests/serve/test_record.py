@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import yaml
 from pydantic import ValidationError
 
 from conpet import AsyncClient, Client, Example
-from conpet.errors import ConfigError
+from conpet.errors import AccessError, ConfigError, ConpetError, DataError
 from conpet.serve import recording
 from conpet.serve.keys import KEYS, KeyStore, Role
 from conpet.serve.settings import ServeSettings
-from conpet.store.prediction_log import PredictionLog
+from conpet.store.prediction_log import LogEntry, PredictionLog
 from conpet.watching.report import WatchReport
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.webhook import receiver
@@ -127,6 +128,44 @@ def test_right_labels_that_are_sent_are_watched(tmp_path: Path) -> None:
         assert (whole["right"], whole["n"]) == (1, 2)
         wrong = {"feedback": [{"text": "a", "request_id": "b", "label": "x"}]}
         assert "either request_id or text" in server.client.post("/v1/feedback", json=wrong).text
+
+
+def test_recorded_predictions_are_listed_by_page_and_filter_for_operators(tmp_path: Path) -> None:
+    folder = workspace(tmp_path, 2).path
+    keys = KeyStore(folder / KEYS)
+    (learner, _), (operator, _) = (keys.create(role) for role in (Role.LEARN, Role.OPERATE))
+    log = PredictionLog(folder)
+    with served(folder, log_predictions="text") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        with Client(url, key=operator) as client, Client(url, key=learner) as other:
+            with pytest.raises(DataError, match="no predictions are recorded"):
+                client.predictions()
+            answers = client.predict([*texts(0), *texts(1)])
+            wait_for(lambda: log.total() == len(answers))
+            assert client.predictions() == log.entries()
+            page = client.predictions(limit=3)
+            assert [one.content for one in page] == texts(1)[-1:-4:-1]
+            assert client.predictions(limit=2, before=page[-1].id) == log.entries(before=page[-1].id, limit=2)
+            (task, label) = (answers[0].task, answers[0].label)
+            assert client.predictions(task=task, label=label, since="1h") == log.entries(task=task, label=label)
+            assert client.predictions(since=datetime.now(UTC) + timedelta(hours=1)) == []
+            assert client.predictions(decision="decline") == log.entries(decision="decline")
+            with pytest.raises(ConpetError, match="'soon' is no time"):
+                client.predictions(since="soon")
+            with pytest.raises(AccessError):
+                other.predictions()
+        headers = {"Authorization": f"Bearer {operator}"}
+        get = server.client.get
+        following = get("/v1/predictions?limit=3", headers=headers).json()["next"]
+        assert following == page[-1].id
+        assert get(f"/v1/predictions?limit=1000&before={following}", headers=headers).json()["next"] is None
+        assert get("/v1/predictions?decision=maybe", headers=headers).status_code == 422
+        assert asyncio.run(listed(server.port, operator)) == log.entries()
+
+
+async def listed(port: int, key: str) -> list[LogEntry]:
+    async with AsyncClient(f"http://127.0.0.1:{port}", key=key) as client:
+        return await client.predictions()
 
 
 def test_a_server_deletes_old_entries_also_without_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,47 @@ def test_age_is_kept_a_part_at_a_time_with_one_note_a_day(log: PredictionLog, mo
     assert log.total() == 2
 
 
+def test_days_are_counted_by_task_and_decision_as_entries_come_and_go(log: PredictionLog) -> None:
+    assert log.daily() == []
+    today = datetime.now(UTC).replace(hour=12)
+    ago = [today - timedelta(days=days) for days in range(4)]
+
+    def append(at: datetime, task: str, decision: str, number: int, label: str = "lost") -> None:
+        given = [answer(label, task, decision) for _ in range(number)]
+        texts = [Example.of_text(f"text {place}") for place in range(number)]
+        log.append(log.rows("r", texts, given, with_text=False, at=at.timestamp()))
+
+    append(ago[3], "cards", "answer", 5)
+    append(ago[1], "cards", "answer", 2)
+    append(ago[1] - timedelta(hours=3), "cards", "decline", 1)
+    append(ago[1] + timedelta(hours=3), "cards", "answer", 1)
+    append(ago[1], "loans", "ask", 4, "rate")
+    append(ago[0], "loans", "answer", 3, "pay")
+    assert [(one.day, one.task, one.decision, one.number) for one in log.daily(ago[1].date())] == [
+        (ago[1].date(), "cards", "answer", 3),
+        (ago[1].date(), "cards", "decline", 1),
+        (ago[1].date(), "loans", "ask", 4),
+        (ago[0].date(), "loans", "answer", 3),
+    ]
+    by_task = log.daily(days=False)
+    assert [(one.day, one.task, one.decision, one.number) for one in by_task] == [
+        *((None, "cards", "answer", 8), (None, "cards", "decline", 1)),
+        *((None, "loans", "answer", 3), (None, "loans", "ask", 4)),
+    ]
+    assert {(one.confidence, one.in_scope) for one in by_task} == {(1.0, 1.0)}
+    assert [(one.day, one.decision, one.number) for one in log.daily(tasks=False, of=["loans"])] == [
+        *((ago[1].date(), "ask", 4), (ago[0].date(), "answer", 3)),
+    ]
+    log.prune(ago[2])
+    log.forget(labels=["pay"])
+    assert [(one.task, one.decision, one.number) for one in log.daily(days=False)] == [
+        *(("cards", "answer", 3), ("cards", "decline", 1), ("loans", "ask", 4)),
+    ]
+    assert sum(one.number for one in log.counts()) == sum(one.number for one in log.daily())
+    log.forget(tasks=["cards", "loans"])
+    assert log.daily() == []
+
+
 def test_right_labels_are_kept_in_their_order_until_their_entries_go(log: PredictionLog) -> None:
     log.append(rows(log, "a", "b", "c", at=time.time() - 10 * DAY))
     log.append(rows(log, "d", "e"))

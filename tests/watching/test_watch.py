@@ -130,6 +130,62 @@ def test_accuracy_below_that_of_held_out_examples_is_an_alarm() -> None:
     assert (few.alarm, "accuracy" in [one.name for one in few.report().signals]) == (False, False)
 
 
+def of_tasks(tasks: int, right: int, n: int) -> Baseline:
+    """Return tasks with one label each, all with the same held-out answers."""
+    names = [f"t{number}" for number in range(tasks)]
+    return Baseline(
+        {name: (f"label of {name}",) for name in names},
+        answered=(tasks * n, tasks * right),
+        margin=0.02,
+        answered_by_task=dict.fromkeys(names, (n, right)),
+        task_margin=0.03,
+    )
+
+
+def of_task(name: str, number: int, share: float, generator: random.Random) -> list[Judged]:
+    label = f"label of {name}"
+    return [Judged(0.0, name, label if generator.random() < share else "x", label) for _ in range(number)]
+
+
+def test_a_task_whose_accuracy_falls_is_named_and_the_others_are_not() -> None:
+    watch = Watch(of_tasks(20, 190, 200), WatchOptions.of())
+    generator = random.Random(0)
+    for _ in range(40):
+        for number in range(20):
+            watch.add_feedback(of_task(f"t{number}", 5, 0.6 if number == 3 else 0.95, generator))
+    watch.add_feedback([Judged(0.0, "t1", "label of t1", "never learned")])
+    signals = {one.name: one for one in watch.report().signals}
+    assert [one.name for one in watch.report().alarms] == ["accuracy t3"]
+    fallen = signals["accuracy t3"]
+    assert (fallen.reference, "of the task t3" in fallen.meaning, "--extend" in fallen.hint) == (0.95, True, True)
+    assert fallen.value is not None
+    assert fallen.value < 0.7
+    assert (fallen.inputs or 0) <= 100
+    assert len(signals) == 21
+    # All tasks together may raise as many false alarms as the signal of all together: half each.
+    (whole, *each) = signals.values()
+    assert sum(1 / one.threshold for one in each) == pytest.approx(1 / whole.threshold)
+    few = replace(of_tasks(2, 190, 200), answered_by_task={"t0": (19, 19), "t1": (200, 190)})
+    watch = Watch(few, WatchOptions.of())
+    watch.add_feedback(of_task("t0", 50, 0.0, generator) + of_task("t1", 5, 1.0, generator))
+    assert {one.name for one in watch.report().signals} == {"accuracy", "accuracy t1"}
+    only = Watch(of_tasks(1, 190, 200), WatchOptions.of())
+    only.add_feedback(of_task("t0", 50, 0.5, generator))
+    assert [one.name for one in only.report().signals] == ["accuracy"]
+
+
+def test_many_tasks_together_hardly_ever_raise_a_false_alarm() -> None:
+    alarms = 0
+    for run in range(40):
+        generator = random.Random(run)
+        right = {f"t{number}": (60, sum(generator.random() < 0.9 for _ in range(60))) for number in range(30)}
+        watch = Watch(replace(of_tasks(30, 54, 60), answered_by_task=right), WatchOptions.of(false_alarm=0.5))
+        for name in right:
+            watch.add_feedback(of_task(name, 100, 0.9 - 0.03, generator))
+        alarms += watch.alarm
+    assert alarms <= 2  # the bound for accuracies is 0.05, or 2 of 40
+
+
 def test_without_times_alarms_have_the_numbers_of_their_inputs() -> None:
     stream = [replace(one, time=None, id=at) for at, one in enumerate([*answers(1000), *answers(300, 1, low=0.3)], 1)]
     report = watched(stream)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ALARM = 3
 """Exit status if there is an alarm."""
+_MANY = ("task ", "label ", "accuracy ")
+"""How the names of signals of tasks and labels begin."""
 _SHOWN = 10
 """Most signals of tasks and labels without an alarm that are listed."""
 
@@ -217,8 +219,8 @@ def _print_report(report: WatchReport, everything: bool, *, rows: bool) -> None:
         line(f"{report.inputs:,} inputs, the first {report.reference:,} as reference{period}")
     listed = [one for one in report.signals if one.alarm]
     others = [one for one in report.signals if not one.alarm]
-    named = [one for one in others if not one.name.startswith(("task ", "label "))]
-    many = [one for one in others if one.name.startswith(("task ", "label "))]
+    named = [one for one in others if not one.name.startswith(_MANY)]
+    many = [one for one in others if one.name.startswith(_MANY)]
     many.sort(key=lambda one: -one.evidence / one.threshold)
     listed += named + (many if everything else many[:_SHOWN])
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

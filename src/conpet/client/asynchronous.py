@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Iterable
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2
 
@@ -21,8 +21,11 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import CandidateRecord, GateReport, Prediction
+from conpet.types import CandidateRecord, Decision, GateReport, Prediction
 from conpet.watching.report import WatchReport
+
+if TYPE_CHECKING:
+    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 
@@ -88,6 +91,19 @@ class AsyncClient:
     async def watch(self) -> WatchReport:
         """Return what watching the recorded predictions has found; needs a key of the role `operate`."""
         return await self._do(calls.watch())
+
+    async def predictions(
+        self,
+        *,
+        decision: Decision | None = None,
+        task: str | None = None,
+        label: str | None = None,
+        since: str | datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[LogEntry]:
+        """Return recorded predictions, newest first; as `Client.predictions`."""
+        return await self._do(calls.predictions(decision, task, label, since, before, limit))
 
     async def feedback(self, right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> dict[str, int]:
         """Keep the right labels of recorded answers; needs a key of the role `learn`.
@@ -218,6 +234,31 @@ class AsyncClient:
     ) -> Job:
         """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
         return await self._do(calls.activate(task, version, evaluate, gate, idempotency_key))
+
+    async def rename(
+        self, label: str, name: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to rename a label, and return the job; as `learn`."""
+        return await self._do(calls.rename(label, name, evaluate, gate, idempotency_key))
+
+    async def retire(
+        self, label: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to remove a label with its examples, and return the job; as `learn`."""
+        return await self._do(calls.retire(label, evaluate, gate, idempotency_key))
+
+    async def split_label(
+        self,
+        label: str,
+        examples: Iterable[Example],
+        *,
+        replace: bool = False,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to split a label into those of examples (see `ConPET.split_label`), and return the job."""
+        return await self._do(calls.split(label, examples, replace, evaluate, gate, idempotency_key))
 
     async def consolidate(
         self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None

@@ -6,9 +6,9 @@ import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 from conpet.client.records import TaskInfo, VersionInfo
@@ -18,8 +18,11 @@ from conpet.data.labelled import SUBSETS
 from conpet.data.rows import RowError, to_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
-from conpet.types import CandidateRecord, GateReport, Prediction, PredictOptions
+from conpet.types import CandidateRecord, Decision, GateReport, Prediction, PredictOptions
 from conpet.watching.report import WatchReport
+
+if TYPE_CHECKING:
+    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 Input = str | Example | Mapping[str, Any]
@@ -114,6 +117,26 @@ def watch() -> Call[WatchReport]:
     return Call("GET", "/v1/watch", WatchReport.from_json)
 
 
+def predictions(
+    decision: Decision | None,
+    task: str | None,
+    label: str | None,
+    since: str | datetime | None,
+    before: int | None,
+    limit: int,
+) -> Call[list[LogEntry]]:
+    """Return the request of recorded predictions."""
+    moment = since.isoformat() if isinstance(since, datetime) else since
+    params = _given(decision=decision, task=task, label=label, since=moment, before=before) | {"limit": limit}
+    return Call("GET", "/v1/predictions", _entries, params=params)
+
+
+def _entries(answer: Mapping[str, Any]) -> list[LogEntry]:
+    from conpet.store.prediction_log import LogEntry
+
+    return [LogEntry.from_json(one) for one in answer["predictions"]]
+
+
 def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, int]]:
     """Return the request to keep right labels."""
     names = {2: ("text", "label"), 3: ("request_id", "place", "label")}
@@ -204,6 +227,27 @@ def activate(task: str, version: int, evaluate: bool, gate: bool, key: str | Non
     """Return the request to make a version active."""
     content = _json({"version": version, "evaluate": evaluate, "gate": gate})
     return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
+
+
+def rename(label: str, name: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to rename a label."""
+    content = _json({"label": label, "name": name, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/rename", key, content=content, headers=_JSON)
+
+
+def retire(label: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to retire a label."""
+    content = _json({"label": label, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/retire", key, content=content, headers=_JSON)
+
+
+def split(
+    label: str, examples: Iterable[Example], replace: bool, evaluate: bool, gate: bool, key: str | None
+) -> Call[Job]:
+    """Return the request to split a label."""
+    rows = [_row(example) for example in examples]
+    content = _json({"label": label, "rows": rows, "replace": replace, "evaluate": evaluate, "gate": gate})
+    return _change("POST", "/v1/split", key, content=content, headers=_JSON)
 
 
 def consolidate(bound: float, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
@@ -332,7 +376,7 @@ def _input(one: Any) -> Any:
     if isinstance(one, str):
         return one
     example = to_example(one, labelled=False)
-    fields = {name: value for name, value in example.to_json().items() if name != "kind"}
+    fields = _row(example)
     return fields if example.tokens else fields | {"text": example.text}
 
 
@@ -343,11 +387,11 @@ def _task(task: Task, all_rows: bool) -> dict[str, Any]:
 
 
 def _rows(source: Task | Examples) -> dict[str, list[dict[str, Any]]]:
-    return {
-        subset: [{name: value for name, value in one.to_json().items() if name != "kind"} for one in examples]
-        for subset in SUBSETS
-        for examples in (getattr(source, subset),)
-    }
+    return {subset: list(map(_row, examples)) for subset in SUBSETS for examples in (getattr(source, subset),)}
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {name: value for name, value in example.to_json().items() if name != "kind"}
 
 
 def _given(**params: Any) -> dict[str, Any]:

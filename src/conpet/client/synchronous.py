@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2
 
@@ -21,8 +21,11 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import CandidateRecord, GateReport, Prediction
+from conpet.types import CandidateRecord, Decision, GateReport, Prediction
 from conpet.watching.report import WatchReport
+
+if TYPE_CHECKING:
+    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 
@@ -89,6 +92,28 @@ class Client:
     def watch(self) -> WatchReport:
         """Return what watching the recorded predictions has found; needs a key of the role `operate`."""
         return self._do(calls.watch())
+
+    def predictions(
+        self,
+        *,
+        decision: Decision | None = None,
+        task: str | None = None,
+        label: str | None = None,
+        since: str | datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> list[LogEntry]:
+        """Return recorded predictions, newest first; needs a key of the role `operate`.
+
+        Args:
+            decision: Only with this decision.
+            task: Only answers of this task.
+            label: Only answers with this label.
+            since: Only from this time on, or from as long ago as a duration like 7d says.
+            before: Only those with lower ids: the last id of the former page.
+            limit: Most of them, up to 1,000.
+        """
+        return self._do(calls.predictions(decision, task, label, since, before, limit))
 
     def feedback(self, right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> dict[str, int]:
         """Keep the right labels of recorded answers; needs a key of the role `learn`.
@@ -217,6 +242,31 @@ class Client:
     ) -> Job:
         """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
         return self._do(calls.activate(task, version, evaluate, gate, idempotency_key))
+
+    def rename(
+        self, label: str, name: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to rename a label, and return the job; as `learn`."""
+        return self._do(calls.rename(label, name, evaluate, gate, idempotency_key))
+
+    def retire(
+        self, label: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to remove a label with its examples, and return the job; as `learn`."""
+        return self._do(calls.retire(label, evaluate, gate, idempotency_key))
+
+    def split_label(
+        self,
+        label: str,
+        examples: Iterable[Example],
+        *,
+        replace: bool = False,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to split a label into those of examples (see `ConPET.split_label`), and return the job."""
+        return self._do(calls.split(label, examples, replace, evaluate, gate, idempotency_key))
 
     def consolidate(
         self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None

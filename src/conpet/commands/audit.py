@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conpet.errors import ConfigError, DataError, UnknownNameError
-from conpet.store import EventRecord, Store
+from conpet.store import EventSummary, Store
 from conpet.store.chain import Break, breaks, to_json
 from conpet.store.prediction_log import PredictionLog
 
@@ -93,7 +93,7 @@ def trace(store: Store, task: str, version: int | None = None) -> dict[str, Any]
     Raises:
         UnknownNameError: There was no such task or version.
     """
-    events = store.events()
+    events = store.history()[::-1]
     learned = [event for event in events if event.task == task and event.written.get("version")]
     made = {event.version: event for event in learned if event.version is not None}
     if not made:
@@ -122,7 +122,7 @@ def trace(store: Store, task: str, version: int | None = None) -> dict[str, Any]
     }
 
 
-def _entry(event: EventRecord) -> dict[str, Any]:
+def _entry(event: EventSummary) -> dict[str, Any]:
     return {
         "generation": event.id,
         "time": event.time.isoformat(),
@@ -130,7 +130,7 @@ def _entry(event: EventRecord) -> dict[str, Any]:
         "verb": event.verb,
         "version": event.version,
         "detail": dict(event.detail),
-        "seconds": round(sum(cost.seconds for cost in event.costs), 3),
+        "seconds": round(event.seconds, 3),
         "digest": event.digest,
     }
 

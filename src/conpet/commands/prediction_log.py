@@ -61,6 +61,18 @@ def trace_request(store: Store, log: PredictionLog, request: str) -> list[dict[s
     return _traced(store, sorted(log.entries(request=request, limit=MOST), key=lambda entry: entry.id))
 
 
+def trace_entry(store: Store, log: PredictionLog, number: int) -> dict[str, Any]:
+    """Return what is recorded of an answer, by the number of its entry.
+
+    Raises:
+        UnknownNameError: There is no such entry, or it was deleted.
+    """
+    found = log.entries(before=number + 1, limit=1)
+    if not found or found[0].id != number:
+        raise UnknownNameError(f"no prediction has the number {number}; it may have been deleted")
+    return _traced(store, found)[0]
+
+
 def trace_input(store: Store, log: PredictionLog, item: str | Example, limit: int) -> list[dict[str, Any]]:
     """Return what is recorded of the answers to an input; see `ConPET.trace_input`."""
     return _traced(store, log.entries(input_hash=log.hash_of(item), limit=limit)) if log.exists else []

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from conpet.commands.rows import stored_answers, stored_held_out
@@ -23,6 +24,7 @@ from conpet.watching.report import WatchOptions, WatchReport
 from conpet.watching.watch import Baseline, Watch
 
 if TYPE_CHECKING:
+    from conpet.evaluation.answers import AnsweredExample
     from conpet.state.live import Live
 
 NOT_RECORDED = (
@@ -52,12 +54,20 @@ def baseline_of(snapshot: Snapshot) -> Baseline:
     stored = snapshot.shared.get(REFUSAL)
     calibration = Calibration() if stored is None else Calibration.from_json(stored.document(REFUSAL))
     held_out = stored_held_out(snapshot) or stored_answers(snapshot)
+    margins = Settings.parse(snapshot.header.settings).gate
     return Baseline(
         {task.name: task.active.labels for task in snapshot.tasks},
         {kind: fitted.scores for kind, fitted in calibration.kinds.items()},
-        (len(held_out), sum(one.correct for one in held_out)),
-        Settings.parse(snapshot.header.settings).gate.whole_margin / 100,
+        _answered(held_out),
+        margins.whole_margin / 100,
+        {name: _answered(list(of_task)) for name, of_task in groupby(held_out, lambda one: str(one.task))},
+        margins.task_margin / 100,
     )
+
+
+def _answered(examples: Sequence[AnsweredExample]) -> tuple[int, int]:
+    """Return the number of examples, and of those that were answered right."""
+    return len(examples), sum(one.correct for one in examples)
 
 
 class LogWatch:

@@ -95,6 +95,8 @@ class Performer:
                 result = {"gate": self._promote(options["candidate"]).summary()}
             case JobKind.FORGET:
                 result = self._forget(options)
+            case JobKind.RENAME | JobKind.RETIRE | JobKind.SPLIT:
+                result = self._relabel(options)
         return {**result, "generation": self._workspace.store.generation()}
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +126,19 @@ class Performer:
         for report in reports:
             self._log(str(report))
         return {"tasks": [report.to_json() for report in reports]}
+
+    def _relabel(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        label, workspace = options["label"], self._workspace
+        match self._job.kind:
+            case JobKind.RENAME:
+                report = self._change(1, 1, None, workspace.rename, label, options["name"])
+            case JobKind.RETIRE:
+                report = self._change(1, 1, None, workspace.retire, label)
+            case _:
+                split = partial(workspace.split_label, replace=options["replace"])
+                report = self._change(1, 1, None, split, label, read_examples(self._data))
+        self._log(str(report))
+        return {"tasks": [report.to_json()]}
 
     def _change(
         self, number: int, total: int, task: str | None, change: Callable[..., Done], *arguments: Any, **options: Any

@@ -18,7 +18,7 @@ from conpet.errors import ConpetError, StoppedError, is_out_of_memory
 from conpet.evaluation.history import JOB
 from conpet.jobs.perform import Performer, committed
 from conpet.jobs.queue import JobQueue
-from conpet.jobs.records import Job, JobProgress, JobState
+from conpet.jobs.records import Job, JobProgress, JobState, actor_of
 from conpet.problem_details import document, problem_of
 
 _LOOK_SECONDS = 0.2
@@ -93,7 +93,7 @@ class JobProcess:
                 backbone=self._backbone,
                 device=self._device,
                 event_detail={JOB: self._id},
-                actor=f"key {caller}" if caller else None,
+                actor=actor_of(caller),
             ) as workspace,
         ):
             warnings.showwarning = self._show_warning  # type: ignore[assignment] # the last parameter is `line` there

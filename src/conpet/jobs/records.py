@@ -12,6 +12,17 @@ FILE_FORMATS = ("jsonl", "jsonl.gz", "csv", "csv.gz", "parquet")
 """Formats of files that a server takes."""
 
 
+USER = "user "
+"""First part of the id of a caller whom a proxy has named; others are ids of keys, or addresses."""
+
+
+def actor_of(caller: str) -> str | None:
+    """Return who makes the changes that a caller has requested, for the history; None for the user of this process."""
+    if not caller or caller.startswith(USER):
+        return caller or None
+    return f"key {caller}"
+
+
 class JobKind(StrEnum):
     """What a job does; see the methods of `ConPET` with these names."""
 
@@ -22,6 +33,9 @@ class JobKind(StrEnum):
     CONSOLIDATE = "consolidate"
     PROMOTE = "promote"
     FORGET = "forget"
+    RENAME = "rename"
+    RETIRE = "retire"
+    SPLIT = "split"
 
     @property
     def in_parts(self) -> bool:

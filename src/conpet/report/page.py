@@ -11,6 +11,8 @@ from conpet.report import text
 from conpet.report.data import ReportData
 from conpet.report.view import PageView
 
+_FONTS = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "Hiragino Sans", "Yu Gothic UI", "Noto Sans CJK JP", sans-serif'
+
 
 def render_page(data: ReportData) -> str:
     """Return the report as an HTML document without scripts or external resources."""
@@ -45,6 +47,12 @@ def environment() -> Environment:
 def style() -> Markup:
     """Return the style sheet of all pages."""
     return Markup(environment().get_template("style.css.j2").render())  # noqa: S704 - our own file, without input
+
+
+def drawing_style() -> str:
+    """Return the style sheet of a drawing that is a file of its own."""
+    colours = environment().get_template("colours.css.j2").render()
+    return f"{colours}text {{ font-family: {_FONTS}; }}"
 
 
 def _label(name: str) -> Markup:

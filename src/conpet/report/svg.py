@@ -110,6 +110,18 @@ def render(figure: Figure, names: Names, *, description: str) -> Markup:
     return Markup(opening + names.put_into(_inner(buffer.getvalue())) + "</svg>")  # noqa: S704
 
 
+def standalone(drawing: Markup, style: str) -> str:
+    """Return a drawing as a file of its own.
+
+    Args:
+        drawing: A drawing of `render`.
+        style: A style sheet with its colours.
+    """
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    opening, _, content = drawing.partition(">")
+    return f"{opening.replace('<svg ', f'<svg {names} ', 1)}><style>{style}</style>{content}"
+
+
 def _inner(svg: str) -> str:
     """Return the content of the SVG element in the page's colours, without parts that only a file needs."""
     inner = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]

@@ -13,16 +13,25 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from conpet.dashboard.site import Site
 from conpet.jobs.intake import StreamUpload, TaskUpload
 from conpet.serve.context import ServerContext
-from conpet.serve.job_schemas import ActivateRequest, ConsolidateRequest, ForgetRequest, PromoteRequest
+from conpet.serve.job_schemas import (
+    ActivateRequest,
+    ConsolidateRequest,
+    ForgetRequest,
+    PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
+)
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import cost, health, jobs, predict, watch, workspace
+from conpet.serve.routes import cost, health, jobs, predict, predictions, watch, workspace
 from conpet.serve.schemas import FeedbackRequest, PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router)
+ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router, predictions.router)
 BODIES: tuple[type[BaseModel], ...] = (
     PredictRequest,
     FeedbackRequest,
@@ -33,6 +42,9 @@ BODIES: tuple[type[BaseModel], ...] = (
     ConsolidateRequest,
     ForgetRequest,
     PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
 )
 """Models that routes describe themselves, for the OpenAPI document: bodies of requests, and problems."""
 UPLOADS: tuple[str, ...] = ("/v1/learn",)
@@ -83,8 +95,13 @@ def create_app(settings: ServeSettings, on_failure: Callable[[Exception], None] 
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
-    add_handlers(app, [route for router in ROUTERS for route in router.routes] + app.routes)
-    app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=UPLOADS)
+    routers, uploads = list(ROUTERS), UPLOADS
+    if settings.dashboard:
+        site = Site()
+        site.mount(app)
+        routers, uploads = [*routers, *site.routers], (*uploads, *site.uploads)
+    add_handlers(app, [route for router in routers for route in router.routes] + app.routes)
+    app.add_middleware(BodyMiddleware, settings=settings, buffer=context.buffer, uploads=uploads)
     app.add_middleware(RequestMiddleware, context=context)  # outermost: it was added last
     _describe_bodies(app)
     return app

@@ -17,7 +17,7 @@ from conpet.serve.keys import KeyRecord, Role
 BEARER = HTTPBearer(auto_error=False, description="A key made with `conpet keys create`; none is needed without keys.")
 SECURED: dict[str, Any] = {"security": [{BEARER.scheme_name: []}]}
 """The part of a route's description (`openapi_extra`) that says that it needs a key, where no dependency does."""
-_LONGEST = 200
+LONGEST = 200
 """Longest token that is looked at, in characters."""
 
 
@@ -52,13 +52,23 @@ async def admit(request: Request, role: Role) -> Caller:
     """
     context = context_of(request)
     caller = await _caller(request, context)
+    check(request, caller, role)
+    _check_parameters(request)
+    return caller
+
+
+def check(request: Request, caller: Caller, role: Role) -> None:
+    """Check that a caller has a role and is within its rate; the log names it from now on.
+
+    Raises:
+        ApiProblem: It has not, or is not.
+    """
+    context = context_of(request)
     request.state.caller = caller.id
     if not caller.role.allows(role):
         raise ApiProblem(403, "forbidden", f"this needs a key of the role {role}; this key has {caller.role}")
     if context.rates is not None and (seconds := context.rates.take(caller.id)):
         raise too_busy(429, "rate-limited", "too many requests with this key; try again later", seconds)
-    _check_parameters(request)
-    return caller
 
 
 def _check_parameters(request: Request) -> None:
@@ -82,21 +92,36 @@ def _check_parameters(request: Request) -> None:
 
 
 async def _caller(request: Request, context: ServerContext) -> Caller:
-    address = request.client.host if request.client else "unknown"
     if not context.keys.required:
-        return Caller(address, Role.OPERATE)
+        return Caller(address_of(request), Role.OPERATE)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
-    if scheme.lower() != "bearer" or not token or len(token) > _LONGEST:
+    if scheme.lower() != "bearer" or not token or len(token) > LONGEST:
         raise _unauthorised("this server needs a key: send it as `Authorization: Bearer KEY`")
-    record = context.keys.cached(token) or await _verified(token, address, context)
+    return used(await verified(request, token), context)
+
+
+def address_of(request: Request) -> str:
+    """Return the address that a request comes from."""
+    return request.client.host if request.client else "unknown"
+
+
+def used(record: KeyRecord, context: ServerContext) -> Caller:
+    """Return the caller with a key, and note that the key is used."""
     if context.keys.is_due(record.id):  # in a thread, because another process may hold the file
         asyncio.get_running_loop().run_in_executor(None, context.keys.note_use, record.id)
     return Caller(record.id, record.role)
 
 
-async def _verified(token: str, address: str, context: ServerContext) -> KeyRecord:
-    """Verify a token that this process has not seen, unless its address has guessed too often."""
+async def verified(request: Request, token: str) -> KeyRecord:
+    """Return the key of a token.
+
+    Raises:
+        ApiProblem: There is none or it was revoked, or too many wrong ones came from the address.
+    """
+    context, address = context_of(request), address_of(request)
+    if record := context.keys.cached(token):
+        return record
     async with context.verifying:  # hashing takes time and memory, so that many guesses at once must wait
         if seconds := context.failures.exhausted(address):
             raise too_busy(429, "too-many-failures", "too many wrong keys from this address; try again later", seconds)

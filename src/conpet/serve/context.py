@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from conpet.api import ConPET
+from conpet.commands.audit import verify_workspace
+from conpet.commands.cost import cost_report
+from conpet.evaluation.cost_report import CostReport
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
-from conpet.problem_details import too_busy
+from conpet.problem_details import ApiProblem, too_busy
+from conpet.serve.background import Background
 from conpet.serve.batching import Batcher
 from conpet.serve.buffer import Buffer
 from conpet.serve.keys import KeyStore
@@ -22,13 +27,29 @@ from conpet.serve.recording import AnswerRecorder
 from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
 from conpet.serve.watching import Watcher
+from conpet.store import Store
+from conpet.store.chain import Break
+from conpet.store.prediction_log import PredictionLog
 
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10
 VERIFIED_AT_ONCE = 2
+_COST_SECONDS = 10.0
+_VERIFIED_SECONDS = 24 * 3600.0
+"""Age from which costs, and a verification, are computed anew when a page shows them."""
 CHECKED_AT_ONCE = 2
 """Uploads that are checked at once; each check may take a core and gigabytes."""
+
+
+class Pages(Protocol):
+    """The pages that a server shows beside its API."""
+
+    def covers(self, path: str) -> bool:
+        """Return whether an address belongs to the pages."""
+
+    def error(self, request: Request, problem: ApiProblem) -> Response:
+        """Return the page of a problem."""
 
 
 @dataclass(eq=False)
@@ -48,11 +69,14 @@ class ServerContext:
         recorder: Records the answers.
         watcher: Watches the record.
         buffer: Counts the bodies and responses in memory.
+        cost: What the workspace has cost, for those who cannot wait.
+        verification: Where the history, the content or the record is not what was recorded; as `cost`.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
         verifying: Limits how many new keys are verified at once.
         checking: Limits how many uploads are checked at once.
         stopping: Whether a stop was requested: nothing new is accepted.
+        pages: The pages for people, if there are any.
     """
 
     settings: ServeSettings
@@ -66,12 +90,15 @@ class ServerContext:
     recorder: AnswerRecorder
     watcher: Watcher
     buffer: Buffer
+    cost: Background[CostReport]
+    verification: Background[list[Break]]
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
     followers: int = 0
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
     checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CHECKED_AT_ONCE))
     stopping: bool = False
+    pages: Pages | None = None
 
     @classmethod
     def of(cls, settings: ServeSettings, on_failure: Callable[[Exception], None]) -> ServerContext:
@@ -99,7 +126,29 @@ class ServerContext:
             on_end=metrics.job_ended,
         )
         keys, buffer = KeyStore(settings.keys), Buffer(settings.buffer_bytes)
-        return cls(settings, keys, rates, log, metrics, serving, jobs, runner, recorder, watcher, buffer)
+
+        def cost() -> CostReport:
+            serving.write_usage(now=True)
+            return cost_report(Store.open(settings.workspace))
+
+        def verification() -> list[Break]:
+            return verify_workspace(Store.open(settings.workspace), log=recorder.predictions)
+
+        return cls(
+            settings,
+            keys,
+            rates,
+            log,
+            metrics,
+            serving,
+            jobs,
+            runner,
+            recorder,
+            watcher,
+            buffer,
+            Background(cost, _COST_SECONDS),
+            Background(verification, _VERIFIED_SECONDS),
+        )
 
     def ready(self) -> Batcher:
         """Return what answers.
@@ -119,6 +168,17 @@ class ServerContext:
         workspace = self.serving.workspace
         assert workspace is not None  # noqa: S101 - it is ready
         return workspace
+
+    def record(self) -> PredictionLog:
+        """Return the record of predictions.
+
+        Raises:
+            ApiProblem: Nothing is recorded.
+        """
+        record = self.recorder.predictions
+        if not record.exists:
+            raise ApiProblem(409, "no-record", "no predictions are recorded: serve with --log-predictions hash")
+        return record
 
 
 def context_of(request: Request) -> ServerContext:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
 _Strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _JOB: JsonDict = {
     "id": "9f86d081884c7d65",
@@ -113,6 +114,43 @@ class ForgetRequest(BaseModel):
     keep_modules: bool = False
     drop_labels: bool = False
     evaluate: bool = True
+
+
+class RenameRequest(BaseModel):
+    """A label and its new name; `evaluate` measures all tasks afterwards, `gate` protects earlier answers."""
+
+    model_config = _Strict
+
+    label: Name
+    name: Name
+    evaluate: bool = True
+    gate: bool = True
+
+
+class RetireRequest(BaseModel):
+    """A label to remove with its examples; `evaluate` and `gate` as for a new name."""
+
+    model_config = _Strict
+
+    label: Name
+    evaluate: bool = True
+    gate: bool = True
+
+
+class SplitRequest(BaseModel):
+    """A label to replace by finer ones, and examples of these: rows with the fields of a data file.
+
+    Stored examples that are also in `rows` get their finer label; the others are dropped, all of them only with
+    `replace`. `evaluate` and `gate` as for a new name.
+    """
+
+    model_config = _Strict
+
+    label: Name
+    rows: Annotated[list[dict[str, Any]], Field(min_length=2, max_length=100_000)]
+    replace: bool = False
+    evaluate: bool = True
+    gate: bool = True
 
 
 class PromoteRequest(BaseModel):

@@ -97,7 +97,7 @@ class KeyStore:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file
         self._engine = create_engine(f"sqlite+pysqlite:///{file}", poolclass=NullPool)
         self._lock = threading.Lock()
         self._stamp: object = None
@@ -138,7 +138,7 @@ class KeyStore:
         keys = self._read()
         if key_id not in keys:
             raise UnknownNameError(
-                f"no key {key_id!r} in {self._file}{did_you_mean(key_id, keys)}; `conpet keys list` lists them"
+                f"no key {key_id!r} in {self.file}{did_you_mean(key_id, keys)}; `conpet keys list` lists them"
             )
         with self._changing() as connection:
             unrevoked = (_KEYS.c.id == key_id) & _KEYS.c.revoked.is_(None)
@@ -170,6 +170,22 @@ class KeyStore:
             self._verified[_digest(token)] = key_id
         return stored.record
 
+    def find(self, key_id: str) -> KeyRecord | None:
+        """Return a key that is not revoked, or None."""
+        stored = self._read().get(key_id)
+        return stored.record if stored and stored.record.revoked is None else None
+
+    def mac(self, key_id: str, message: str) -> str | None:
+        """Return a message authentication code that only servers with this file can make; None without such a key.
+
+        It changes with the key, so what was signed for a key is of no use once the key is revoked.
+        """
+        stored = self._read().get(key_id)
+        if stored is None or stored.record.revoked is not None:
+            return None
+        secret = hmac.digest(stored.hash, stored.salt, "sha256")
+        return hmac.new(secret, message.encode(errors="replace"), "sha256").hexdigest()
+
     def is_due(self, key_id: str) -> bool:
         """Return whether a use of a key is worth a note: at most one in half a minute. Asking counts as noting."""
         now = time.monotonic()
@@ -186,8 +202,8 @@ class KeyStore:
 
     def _make(self) -> None:
         """Make the file, if there is none, so that only its owner can read it."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
         with self._engine.begin() as connection:
             _TABLES.create_all(connection)
 
@@ -200,13 +216,13 @@ class KeyStore:
     def _read(self) -> dict[str, _Stored]:
         """Return all keys by id; read again only if the file has changed."""
         try:
-            with self._file.open("rb") as file:
+            with self.file.open("rb") as file:
                 stamp = (os.fstat(file.fileno()).st_ino, file.read(_HEADER))
         except FileNotFoundError:
             return {}
         except PermissionError as error:
             raise PermissionError(
-                f"the API keys in {self._file} cannot be read: only their owner may. Give the file to the user that "
+                f"the API keys in {self.file} cannot be read: only their owner may. Give the file to the user that "
                 "runs the server (chown)"
             ) from error
         if not stamp[1]:  # being made
@@ -216,7 +232,7 @@ class KeyStore:
                 with self._engine.begin() as connection:
                     rows = connection.execute(select(_KEYS).order_by(_KEYS.c.created)).all()
             except DBAPIError as error:
-                raise CorruptionError(f"the keys in {self._file} cannot be read ({error.orig})") from error
+                raise CorruptionError(f"the keys in {self.file} cannot be read ({error.orig})") from error
             keys = {row.id: _Stored(_record(row), row.salt, row.hash) for row in rows}
             with self._lock:
                 self._keys, self._stamp = keys, stamp

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conpet.problem_details import ApiProblem, problem_of
 from conpet.serve.buffer import Buffer
 from conpet.serve.context import ServerContext
-from conpet.serve.problems import SERVER_ERROR, response_of
+from conpet.serve.problems import SERVER_ERROR, answer_of
 from conpet.serve.settings import ServeSettings
 
 REQUEST_ID = "X-Request-ID"
@@ -66,8 +67,9 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 added = MutableHeaders(scope=message)
-                for name, value in {REQUEST_ID: request_id, **SECURITY_HEADERS}.items():
-                    added[name] = value
+                added[REQUEST_ID] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    added.setdefault(name, value)  # pages have others
             await send(message)
 
         try:
@@ -81,7 +83,7 @@ class RequestMiddleware:
                 self._context.log.exception("error", request_id=request_id)
             if status:
                 raise
-            await response_of(problem, request_id)(scope, receive, send_with_headers)
+            await answer_of(problem, Request(scope))(scope, receive, send_with_headers)
         finally:
             self._done(scope, status, time.perf_counter() - start)
 

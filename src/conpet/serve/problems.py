@@ -45,6 +45,15 @@ def response_of(problem: ApiProblem, request_id: str) -> Response:
     return Response(content, problem.status, problem.headers, MEDIA_TYPE)
 
 
+def answer_of(problem: ApiProblem, request: Request) -> Response:
+    """Return the response of a problem: a page where people look, problem details elsewhere."""
+    pages = request.app.state.context.pages
+    if pages is not None and pages.covers(request.url.path):
+        page: Response = pages.error(request, problem)
+        return page
+    return response_of(problem, request.state.request_id)
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the part of a route's description (`responses`) that describes its errors.
 
@@ -81,7 +90,7 @@ def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         problem = problem_of(error)
         if problem is not error and problem.status >= SERVER_ERROR:
             raise error  # to be logged, and answered, around the application
-        return response_of(problem, request.state.request_id)
+        return answer_of(problem, request)
 
     async def handle_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this class
@@ -93,13 +102,13 @@ def add_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         elif error.status_code == HTTPStatus.NOT_FOUND:
             detail = "there is no such address; GET /openapi.json lists them"
         problem = ApiProblem(error.status_code, kind, detail, headers=headers)
-        return response_of(problem, request.state.request_id)
+        return answer_of(problem, request)
 
     async def handle_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class
         errors = error.errors()
         where = "header" if {one["loc"][0] for one in errors} == {"header"} else "address"
-        return response_of(invalid(errors, where), request.state.request_id)
+        return answer_of(invalid(errors, where), request)
 
     app.add_exception_handler(HTTPException, handle_http)
     app.add_exception_handler(ApiProblem, handle)

@@ -228,6 +228,31 @@ _WATCHED: JsonDict = {
         }
     ],
 }
+_RECORDED: JsonDict = {
+    "predictions": [
+        {
+            "id": 81_233,
+            "time": _TIME,
+            "request": "68ce46170f8ba2987f4f326d",
+            "place": 1,
+            "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "content": "my card was swallowed",
+            "kind": "text",
+            "generation": 11,
+            "task": "cards",
+            "version": 1,
+            "label": "card_swallowed",
+            "score": 0.93,
+            "in_scope": 0.98,
+            "confidence": 0.91,
+            "decision": "answer",
+            "selector": 0.97,
+            "scope": 4.2,
+            "modules": [{"task": "cards", "version": 1}],
+        }
+    ],
+    "next": 81_233,
+}
 _PROBLEM: JsonDict = {
     "type": "urn:conpet:problem:invalid-inputs",
     "title": "Unprocessable Entity",
@@ -420,6 +445,48 @@ class WatchResponse(BaseModel):
     alarms: list[str]
     signals: list[SignalFields]
     accuracy: dict[str, Any] | None = None
+
+
+class ModuleFields(BaseModel):
+    """A task and a version whose module was run."""
+
+    task: str
+    version: int
+
+
+class RecordedFields(BaseModel):
+    """A recorded prediction; the fields of `conpet.store.prediction_log.LogEntry`.
+
+    `content` is the input if inputs are recorded; `label` is the likeliest one, also if it was not given as the answer.
+    """
+
+    id: int
+    time: str
+    request: str
+    place: int
+    hash: str
+    content: str | None
+    kind: str
+    generation: int | None
+    task: str
+    version: int
+    label: str | None
+    score: float | None
+    in_scope: float | None
+    confidence: float | None
+    decision: Decision
+    selector: float | None
+    scope: float | None
+    modules: list[ModuleFields]
+
+
+class RecordedResponse(BaseModel):
+    """A page of recorded predictions, the newest first; `next` is `before` of the next page, null on the last one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_RECORDED]})
+
+    predictions: list[RecordedFields]
+    next: int | None
 
 
 class FeedbackFields(BaseModel):

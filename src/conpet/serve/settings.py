@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from conpet.config import StrictModel
 from conpet.config.settings import switch
 from conpet.errors import ConfigError, reason_of
-from conpet.serve.keys import KEYS
+from conpet.serve.keys import KEYS, Role
 from conpet.watching.report import REFERENCE, WINDOW, WatchOptions
 from conpet.watching.webhook import check_url
 
@@ -27,6 +27,7 @@ CONFIG = f"{PREFIX}CONFIG"
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
 
 
 def _listed(value: object) -> object:
@@ -80,6 +81,12 @@ class ServeSettings(StrictModel):
         watch_reference: Number of first inputs that the others are compared with, or a duration like 24h.
         watch_window: Number of last inputs whose values are shown, or a duration.
         watch_false_alarm: Probability that there is ever an alarm if nothing changes.
+        dashboard: Whether there are pages for people, below /ui/.
+        session_hours: Hours after which someone who signed in to the pages must do so again.
+        proxy_header: Header in which a proxy names the user that it has signed in, for example X-Forwarded-User.
+        proxy_role: Role of the users that the proxy names.
+        proxy_role_header: Header in which the proxy names the role of a user, instead of `proxy_role`.
+        proxy_addresses: Addresses of proxies; the headers of others are ignored.
     """
 
     noun: ClassVar[str] = "serve setting"
@@ -125,6 +132,12 @@ class ServeSettings(StrictModel):
     watch_reference: int | str = REFERENCE
     watch_window: int | str = WINDOW
     watch_false_alarm: float = 0.05
+    dashboard: bool = True
+    session_hours: Annotated[float, Field(gt=0, le=24 * 365)] = 12.0
+    proxy_header: HeaderName | None = None
+    proxy_role: Role = Role.PREDICT
+    proxy_role_header: HeaderName | None = None
+    proxy_addresses: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("127.0.0.1", "::1")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,7 +152,14 @@ class ServeSettings(StrictModel):
                 "would never be accepted; raise buffer_bytes or lower body_bytes"
             )
         self._check_watching()
+        self._check_proxy()
         return self
+
+    def _check_proxy(self) -> None:
+        if self.proxy_role_header is not None and self.proxy_header is None:
+            raise ValueError("proxy_role_header: name the header with the user, too (proxy_header)")
+        for address in self.proxy_addresses:
+            ipaddress.ip_address(address)
 
     def _check_watching(self) -> None:
         WatchOptions.of(self.watch_false_alarm, self.watch_reference, self.watch_window)

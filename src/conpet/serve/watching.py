@@ -5,17 +5,21 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from contextlib import suppress
 
 from conpet.commands.watch import LogWatch
-from conpet.errors import is_out_of_memory, reason_of
+from conpet.errors import ConfigError, is_out_of_memory, reason_of
+from conpet.serve.background import Background
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
 from conpet.store import Store
 from conpet.store.prediction_log import PredictionLog
 from conpet.watching.report import WatchOptions, WatchReport
-from conpet.watching.webhook import send_alarms
+from conpet.watching.webhook import keep_alarms, send_alarms
 
+FRESH_SECONDS = 10.0
+"""Age from which a report for pages is made anew."""
 LOCK = "predictions.watch"
 """File beside the record whose lock the process holds that watches it."""
 
@@ -28,6 +32,9 @@ class Watcher:
         predictions: The record.
         metrics: The process's metrics.
         log: The process's log.
+
+    Attributes:
+        report: The last report, for those who cannot wait until the record is read.
     """
 
     def __init__(self, settings: ServeSettings, predictions: PredictionLog, metrics: Metrics, log: Log) -> None:
@@ -39,8 +46,10 @@ class Watcher:
         self._watch: LogWatch | None = None
         self._stop = threading.Event()
         self._known: set[tuple[int, str]] = set()
+        self._kept: set[tuple[int, str]] = set()
         self._problem = ""
         self._thread = threading.Thread(target=self._run, name="conpet-drift", daemon=True)
+        self.report: Background[WatchReport] = Background(self.look, FRESH_SECONDS)
 
     def start(self) -> None:
         """Begin to watch, if the settings say so."""
@@ -60,7 +69,17 @@ class Watcher:
                 settings = self._settings
                 options = WatchOptions.of(settings.watch_false_alarm, settings.watch_reference, settings.watch_window)
                 self._watch = LogWatch(Store.open(settings.workspace), self._predictions, options)
-            return self._watch.look()
+            report = self._watch.look()
+        self._keep(report)
+        return report
+
+    def _keep(self, report: WatchReport) -> None:
+        """Keep new alarms in the record, if it can be written."""
+        new = [signal for signal in report.alarms if (report.start, signal.name) not in self._kept]
+        if new:
+            with suppress(OSError, ConfigError):
+                keep_alarms(report, self._predictions)
+                self._kept |= {(report.start, signal.name) for signal in new}
 
     def _run(self) -> None:
         lock: int | None = None

@@ -14,13 +14,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    Connection,
     Executable,
     Float,
     Index,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
     func,
     literal,
     select,
@@ -45,7 +47,7 @@ from conpet.types import Prediction
 
 FILE = "predictions.sqlite"
 KEY = "predictions.key"
-LOG_VERSION = 2
+LOG_VERSION = 3
 HOUR = 3600
 _DAY = 86_400
 PAGE = 100
@@ -93,6 +95,18 @@ _HOUR = Table(
     Column("in_scope", Float, nullable=False),
     sqlite_with_rowid=False,
 )
+_SUMS = ("number", "confidence", "in_scope")
+_DAILY = Table(
+    "day",
+    _TABLES,
+    Column("day", Integer, primary_key=True),
+    Column("task", Text, primary_key=True),
+    Column("decision", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("in_scope", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
 Table(
     "note",
     _TABLES,
@@ -119,7 +133,31 @@ Table(
     Column("signal", Text, primary_key=True),
     Column("start", Integer, primary_key=True),
     Column("time", Float, nullable=False),
+    Column("sent", Integer, nullable=False),
 )
+
+_DAYS_FOLLOW = (
+    """CREATE TRIGGER hour_added AFTER INSERT ON hour BEGIN
+INSERT INTO day VALUES (NEW.hour / 24, NEW.task, NEW.decision, NEW.number, NEW.confidence, NEW.in_scope)
+ON CONFLICT DO UPDATE SET number = number + excluded.number, confidence = confidence + excluded.confidence,
+in_scope = in_scope + excluded.in_scope; END""",
+    """CREATE TRIGGER hour_changed AFTER UPDATE ON hour BEGIN
+UPDATE day SET number = number + NEW.number - OLD.number, confidence = confidence + NEW.confidence - OLD.confidence,
+in_scope = in_scope + NEW.in_scope - OLD.in_scope
+WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision; END""",
+    """CREATE TRIGGER hour_removed AFTER DELETE ON hour BEGIN
+UPDATE day SET number = number - OLD.number, confidence = confidence - OLD.confidence,
+in_scope = in_scope - OLD.in_scope WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision;
+DELETE FROM day WHERE day = OLD.hour / 24 AND task = OLD.task AND decision = OLD.decision AND number <= 0; END""",
+)
+"""Triggers that keep the counts of days the sums of those of hours, whatever changes these."""
+
+
+@event.listens_for(_TABLES, "after_create")
+def _let_days_follow(_: MetaData, connection: Connection, **__: object) -> None:
+    for trigger in _DAYS_FOLLOW:
+        connection.exec_driver_sql(trigger)
+
 
 _FIELDS = tuple(column.name for column in _PREDICTION.columns)[1:-1]
 """The columns that hold what was recorded, in the order in which they are hashed."""
@@ -131,6 +169,7 @@ in_scope = in_scope + excluded.in_scope"""
 _CLEAR = f"UPDATE prediction SET {', '.join(f'{name} = NULL' for name in _FIELDS if name != 'time')}"  # noqa: S608
 PRUNE_SECONDS = 3600.0
 """Seconds between deletions of entries that are too old."""
+_FIRST_DAY = date(1970, 1, 1)
 _CHUNK = 10_000
 """Entries that are read, or deleted, at a time."""
 
@@ -187,6 +226,12 @@ class LogEntry:
         document = {name: getattr(self, name) for name in self.__slots__}
         modules = [{"task": task, "version": version} for task, version in self.modules]
         return document | {"time": self.time.isoformat(), "modules": modules}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LogEntry:
+        """Rebuild an entry from `to_json`."""
+        modules = tuple((one["task"], one["version"]) for one in document["modules"])
+        return cls(**{**document, "time": datetime.fromisoformat(document["time"]), "modules": modules})
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +296,42 @@ class HourCount:
     number: int
     confidence: float
     in_scope: float
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """Predictions with the same decision, of one day, one task, or both.
+
+    Attributes:
+        day: The day, in UTC; None for all days together.
+        task: The task that answered; None for all tasks together.
+        decision: The decision.
+        number: How many there were.
+        confidence: Their mean confidence.
+        in_scope: Their mean probability of belonging to something learned.
+    """
+
+    day: date | None
+    task: str | None
+    decision: str
+    number: int
+    confidence: float
+    in_scope: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlarm:
+    """An alarm that watching has raised.
+
+    Attributes:
+        signal: The signal.
+        start: Number of the entry at which its reference starts.
+        time: When it was raised.
+    """
+
+    signal: str
+    start: int
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,7 +550,8 @@ class PredictionLog:
                 quoted = json.dumps(task, ensure_ascii=False)
                 cleared += raw.execute(f"{_CLEAR} WHERE instr(modules, ?)", (quoted,)).rowcount
             raw.execute("DELETE FROM feedback WHERE prediction IN (SELECT id FROM prediction WHERE request IS NULL)")
-            signals = [*(f"task {task}" for task in tasks), *(f"label {label}" for label in labels)]
+            of_tasks = [f"{what} {task}" for task in tasks for what in ("task", "accuracy")]
+            signals = [*of_tasks, *(f"label {label}" for label in labels)]
             raw.executemany("DELETE FROM alarm WHERE signal = ?", [(signal,) for signal in signals])
             if cleared:
                 _add_note(raw, "forgotten", cleared)
@@ -496,21 +578,31 @@ class PredictionLog:
             (last,) = raw.execute("SELECT coalesce(max(id), 0) FROM prediction").fetchone()
             raw.execute("INSERT OR REPLACE INTO meta VALUES ('watch_after', ?)", (str(last),))
 
-    def note_alarm(self, signal: str, start: int) -> bool:
-        """Note that an alarm was sent; return whether it is the first time, for all processes together.
+    def keep_alarm(self, signal: str, start: int, at: datetime) -> None:
+        """Keep an alarm in the list of all alarms.
 
         Args:
             signal: The signal.
             start: Number of the entry at which its reference starts.
+            at: When it was raised.
         """
         with self._changing() as raw:
-            added = raw.execute("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?)", (signal, start, time.time()))
-            return added.rowcount == 1
+            raw.execute("INSERT OR IGNORE INTO alarm VALUES (?, ?, ?, 0)", (signal, start, at.timestamp()))
 
-    def retract_alarm(self, signal: str, start: int) -> None:
+    def note_sent(self, signal: str, start: int) -> bool:
+        """Note that a kept alarm was sent; return whether it is the first time, for all processes together."""
+        return self._set_sent(signal, start, sent=True)
+
+    def retract_sent(self, signal: str, start: int) -> None:
         """Forget that an alarm was sent, because it did not arrive."""
+        self._set_sent(signal, start, sent=False)
+
+    def _set_sent(self, signal: str, start: int, *, sent: bool) -> bool:
         with self._changing() as raw:
-            raw.execute("DELETE FROM alarm WHERE signal = ? AND start = ?", (signal, start))
+            changed = raw.execute(
+                "UPDATE alarm SET sent = ? WHERE signal = ? AND start = ? AND sent <> ?", (sent, signal, start, sent)
+            )
+            return changed.rowcount == 1
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
@@ -609,7 +701,7 @@ class PredictionLog:
         period = (columns.hour / hours).cast(Integer) * hours
         label = columns.label if labels else literal("").label("label")
         groups = (columns.generation, columns.task, label, columns.decision)
-        sums = [func.sum(columns[name]).label(name) for name in ("number", "confidence", "in_scope")]
+        sums = [func.sum(columns[name]).label(name) for name in _SUMS]
         query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
         rows = self._select(query.group_by(period, *groups).order_by(period))
         return [
@@ -625,6 +717,49 @@ class PredictionLog:
             )
             for row in rows
         ]
+
+    def daily(
+        self,
+        since: date | None = None,
+        *,
+        days: bool = True,
+        tasks: bool = True,
+        of: Collection[str] | None = None,
+    ) -> list[DayCount]:
+        """Return how many predictions there were, by day, task and decision; reads counts that are kept, no entries.
+
+        The counts are those of the entries that are kept, to the hour: what is pruned leaves them, and so do answers
+        of tasks and with labels that are forgotten. Inputs that are forgotten stay counted.
+
+        Args:
+            since: Only those from the start of this day (UTC) on.
+            days: Whether to count each day; otherwise all together.
+            tasks: Whether to count each task; otherwise all together.
+            of: Only answers of these tasks.
+        """
+        columns = _DAILY.columns
+        groups = [*([columns.day] if days else []), *([columns.task] if tasks else []), columns.decision]
+        query = select(*groups, *(func.sum(columns[name]).label(name) for name in _SUMS))
+        if since is not None:
+            query = query.where(columns.day >= (since - _FIRST_DAY).days)
+        if of is not None:
+            query = query.where(columns.task.in_(of))
+        return [
+            DayCount(
+                _FIRST_DAY + timedelta(days=row.day) if days else None,
+                row.task if tasks else None,
+                row.decision,
+                row.number,
+                row.confidence / row.number,
+                row.in_scope / row.number,
+            )
+            for row in self._select(query.group_by(*groups).order_by(*groups))
+        ]
+
+    def alarms(self, limit: int = PAGE) -> list[KeptAlarm]:
+        """Return the alarms that were ever kept, newest first."""
+        query = text("SELECT signal, start, time FROM alarm ORDER BY time DESC, signal LIMIT :limit")
+        return [KeptAlarm(signal, start, _moment(at)) for signal, start, at in self._select(query, limit=limit)]
 
     def total(self) -> int:
         """Return the number of entries."""
@@ -676,11 +811,11 @@ class PredictionLog:
         written = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret(), before + written, "sha256")
 
-    def _select(self, query: Executable) -> Sequence[Any]:
+    def _select(self, query: Executable, **values: Any) -> Sequence[Any]:
         if not self.exists:
             return ()
         with self._database.read() as connection:
-            return connection.execute(query).all()
+            return connection.execute(query, values).all()
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import fields
 from typing import TypeVar
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Text, cast, func, or_, select
 
-from conpet.store.records import Cost, EventRecord, Header, Metric, Reference
+from conpet.store.records import Cost, EventRecord, EventSummary, Header, Metric, Reference
 from conpet.store.schema import (
     SCHEMA_VERSION,
     CostRow,
@@ -59,6 +59,21 @@ def read_events(connection: Connection, after: int) -> list[EventRecord]:
         )
         for row in rows
     ]
+
+
+def read_history(connection: Connection, *, before: int | None, limit: int | None, search: str) -> list[EventSummary]:
+    """Return events without their measurements, newest first; arguments as in `Store.history`."""
+    event = EventRow.__table__.c
+    spent = select(func.sum(CostRow.seconds)).where(CostRow.event_id == event.id).scalar_subquery()
+    names = ("id", "time", "verb", "task", "version", "detail", "actor", "written", "digest")
+    query = select(*(event[name] for name in names), func.coalesce(spent, 0.0).label("seconds"))
+    query = query.order_by(event.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(event.id < before)
+    for word in search.split():
+        texts = (event.verb, event.task, event.actor, cast(event.detail, Text), event.digest)
+        query = query.where(or_(*(text.icontains(word, autoescape=True) for text in texts)))
+    return [EventSummary(**row) for row in connection.execute(query).mappings()]
 
 
 def _read_ledger(

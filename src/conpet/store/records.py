@@ -215,6 +215,25 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class EventSummary:
+    """A change of the workspace without its measurements, which are many; see `EventRecord`.
+
+    `seconds` is the sum of the costs.
+    """
+
+    id: int
+    time: datetime
+    verb: str
+    task: str | None
+    version: int | None
+    detail: Mapping[str, Any]
+    actor: str
+    written: Mapping[str, Any]
+    digest: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class EventRecord:
     """A change of the workspace, as an entry of its history.
 

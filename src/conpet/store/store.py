@@ -28,8 +28,8 @@ from conpet.store.leases import offer_lease, take_lease
 from conpet.store.ledger import Ledger
 from conpet.store.lock import hold_lock
 from conpet.store.pins import read_pins
-from conpet.store.reading import read_events, read_generation, read_header
-from conpet.store.records import EventRecord, Header, Snapshot
+from conpet.store.reading import read_events, read_generation, read_header, read_history
+from conpet.store.records import EventRecord, EventSummary, Header, Snapshot
 from conpet.store.reserve import FREEING, use_reserve
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
 from conpet.store.snapshot_cache import Index
@@ -181,6 +181,17 @@ class Store:
         """Return the events after event `after`, oldest first."""
         with self._database.read() as connection:
             return read_events(connection, after)
+
+    def history(self, *, before: int | None = None, limit: int | None = None, search: str = "") -> list[EventSummary]:
+        """Return events without their measurements, newest first.
+
+        Args:
+            before: Only events before this one.
+            limit: Most events; None for all.
+            search: Only events that have all of these words in their verb, task, actor, detail or digest.
+        """
+        with self._database.read() as connection:
+            return read_history(connection, before=before, limit=limit, search=search)
 
     def candidates(self) -> list[CandidateRecord]:
         """Return the records of all candidates, oldest first."""

@@ -63,7 +63,7 @@ class Signal:
         at: Time of the alarm; None if the times of the inputs are not known.
         since: When what it found probably began.
         at_input: Number of the input at the alarm: of the entry in the record, or of the row in the file. For
-            feedback, the number of right labels up to then.
+            feedback, the number of right labels up to then, of the signal's task if it has one.
         since_input: Number of the input where what it found probably began.
         inputs: Inputs, or right labels, from the end of the reference to the alarm.
         hint: What to do next.

@@ -49,12 +49,16 @@ class Baseline:
         held_out: Scores of held-out examples of learned labels, ascending, by kind of input.
         answered: Number of held-out examples that were answered, and of those answered right.
         margin: The fall of the accuracy that is accepted, 0 to 1.
+        answered_by_task: As `answered`, of the examples of each task.
+        task_margin: The fall of the accuracy of a task that is accepted.
     """
 
     labels: Mapping[str, Sequence[str]]
     held_out: Mapping[str, Sequence[float]] = field(default_factory=dict)
     answered: tuple[int, int] = (0, 0)
     margin: float = 0.0
+    answered_by_task: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    task_margin: float = 0.0
 
 
 _HINTS = {
@@ -81,9 +85,8 @@ _MEANINGS = {
     "confidence": "mean probability that the answer is right",
     "scope": "mean probability that an input belongs to something learned",
     "learning": f"share of inputs less like the labels than {1 - RARE:.0%} of held-out examples",
-    "accuracy": "share of right answers among those whose right label is known; the reference is that of held-out "
-    "examples",
 }
+_HELD_OUT_REFERENCE = "the reference is that of held-out examples"
 
 
 class Mark(NamedTuple):
@@ -141,11 +144,8 @@ class Watch:
         self._learning = _LearningFamily(baseline, self._threshold)
         self._learning_waits: list[Watched] = []
         self._learning_marks: list[Mark] = []
-        self._accuracy = _AccuracyFamily(baseline, options.false_alarm / len(_FAMILIES))
-        self._feedback = 0
-        self._judged_waits: list[Judged] = []
-        self._judged_marks: list[Mark] = []
-        self._judged_recent: _Window[Judged] = _Window(options)
+        self._owners = {label: task for task, labels in baseline.labels.items() for label in labels}
+        self._accuracy, self._task_accuracy = _accuracies(baseline, options)
 
     @property
     def inputs(self) -> int:
@@ -155,7 +155,9 @@ class Watch:
     @property
     def alarm(self) -> bool:
         """Whether any signal has raised an alarm."""
-        tests = [*(family.tests for family in self._families), self._learning.tests, self._accuracy.tests]
+        accuracies = [self._accuracy, *self._task_accuracy.values()]
+        tests = [*(family.tests for family in self._families), self._learning.tests]
+        tests += [one.family.tests for one in accuracies]
         return any(bool((one.alarm >= 0).any()) for one in tests)
 
     def add(self, answers: Iterable[Watched]) -> None:
@@ -179,12 +181,9 @@ class Watch:
     def add_feedback(self, answers: Iterable[Judged]) -> None:
         """Add answers whose right labels are known, in the order in which these became known."""
         for one in answers:
-            self._judged_waits.append(one)
-            self._judged_recent.add(one)
-        for block in _blocks(self._judged_waits, FEEDBACK_BLOCK):
-            self._judged_marks.append(Mark(self._feedback + 1, block[0].time))
-            self._feedback += len(block)
-            self._accuracy.add(block)
+            self._accuracy.add(one)
+            if (of_task := self._task_accuracy.get(self._owners.get(one.right, ""))) is not None:
+                of_task.add(one)
 
     def report(self) -> WatchReport:
         """Return what was found so far."""
@@ -192,9 +191,8 @@ class Watch:
         signals = [signal for family in self._families for signal in family.signals(recent, self._marks)]
         if self._learning.possible:
             signals += self._learning.signals(recent, self._learning_marks)
-        judged = list(self._judged_recent.answers)
-        if judged and self._accuracy.possible:
-            signals += self._accuracy.signals(judged, self._judged_marks)
+        for accuracy in (self._accuracy, *self._task_accuracy.values()):
+            signals += accuracy.signals()
         complete = self._reference is None
         return WatchReport(
             self._generation,
@@ -502,23 +500,27 @@ class _LearningFamily(_Family[Watched]):
 
 
 class _AccuracyFamily(_Family[Judged]):
-    """Right answers, against those to held-out examples.
+    """Right answers to inputs of all tasks or of one, against those to held-out examples.
 
     The limit of the error rate is the upper confidence limit of that of held-out examples, and the margin. Half of the
     probability of a false alarm is for that limit, half for the bets against it.
 
     Args:
-        baseline: What answers are compared with.
+        task: The task; None for all.
+        answered: Number of held-out examples that were answered, and of those answered right.
+        margin: The fall of the accuracy that is accepted, 0 to 1.
         false_alarm: Probability of a false alarm, ever.
     """
 
     block = FEEDBACK_BLOCK
 
-    def __init__(self, baseline: Baseline, false_alarm: float) -> None:
-        super().__init__("accuracy", ["accuracy"], Martingales(np.full(1, 2 / false_alarm), ERROR_BETS))
-        n, right = baseline.answered
+    def __init__(self, task: str | None, answered: tuple[int, int], margin: float, false_alarm: float) -> None:
+        name = "accuracy" if task is None else f"accuracy {task}"
+        super().__init__("accuracy", [name], Martingales(np.full(1, 2 / false_alarm), ERROR_BETS))
+        self._task = task
+        n, right = answered
         self._reference = right / n if n else None
-        limit = 1.0 if n < LEAST_HELD_OUT else highest_rate(n - right, n, false_alarm / 2) + baseline.margin
+        limit = 1.0 if n < LEAST_HELD_OUT else highest_rate(n - right, n, false_alarm / 2) + margin
         self.possible = limit < 1
         self._limit = limit
 
@@ -534,6 +536,57 @@ class _AccuracyFamily(_Family[Judged]):
     def references(self) -> list[float | None]:
         """Return the share of held-out examples that were answered right."""
         return [self._reference]
+
+    def _meaning(self, name: str) -> str:
+        whose = "" if self._task is None else f" to inputs of the task {self._task}"
+        return f"share of right answers{whose} among those whose right label is known; {_HELD_OUT_REFERENCE}"
+
+
+class _Accuracy:
+    """The accuracy of the answers whose right labels are known, in the order in which these became known.
+
+    Args:
+        family: What tests it.
+        options: How to watch.
+    """
+
+    def __init__(self, family: _AccuracyFamily, options: WatchOptions) -> None:
+        self.family = family
+        self._waiting: list[Judged] = []
+        self._marks: list[Mark] = []
+        self._recent: _Window[Judged] = _Window(options)
+        self._number = 0
+
+    def add(self, one: Judged) -> None:
+        """Add an answer, and bet on each complete block."""
+        self._waiting.append(one)
+        self._recent.add(one)
+        for block in _blocks(self._waiting, FEEDBACK_BLOCK):
+            self._marks.append(Mark(self._number + 1, block[0].time))
+            self._number += len(block)
+            self.family.add(block)
+
+    def signals(self) -> list[Signal]:
+        """Return its signal; none before the first answer, or without enough held-out examples."""
+        recent = list(self._recent.answers)
+        return self.family.signals(recent, self._marks) if recent and self.family.possible else []
+
+
+def _accuracies(baseline: Baseline, options: WatchOptions) -> tuple[_Accuracy, dict[str, _Accuracy]]:
+    """Return the accuracy of all tasks together, and that of each task that has enough held-out examples.
+
+    If there are several tasks, half of the probability of a false alarm is for all together, and the other half is
+    divided evenly over the tasks.
+    """
+    probability = options.false_alarm / len(_FAMILIES)
+    tested = {task: given for task, given in baseline.answered_by_task.items() if given[0] >= LEAST_HELD_OUT}
+    if len(baseline.answered_by_task) < 2 or not tested:
+        return _Accuracy(_AccuracyFamily(None, baseline.answered, baseline.margin, probability), options), {}
+    each = probability / 2 / len(tested)
+    return _Accuracy(_AccuracyFamily(None, baseline.answered, baseline.margin, probability / 2), options), {
+        task: _Accuracy(_AccuracyFamily(task, given, baseline.task_margin, each), options)
+        for task, given in tested.items()
+    }
 
 
 def _mean(answers: Sequence[Watched], of: Callable[[Watched], float | None]) -> float | None:

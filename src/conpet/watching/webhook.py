@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -45,6 +46,12 @@ def check_url(url: str) -> None:
         raise ConfigError("webhook: give an address that begins with http:// or https://")
 
 
+def keep_alarms(report: WatchReport, log: PredictionLog) -> None:
+    """Keep the alarms of a report in the record."""
+    for signal in report.alarms:
+        log.keep_alarm(signal.name, report.start, signal.at or datetime.now(UTC))
+
+
 def send_alarms(
     report: WatchReport,
     workspace: str,
@@ -66,12 +73,13 @@ def send_alarms(
         WebhookError: An alarm could not be delivered, after several attempts. It counts as not sent.
     """
     sent = []
+    keep_alarms(report, log)
     for signal in report.alarms:
-        if log.note_alarm(signal.name, report.start):
+        if log.note_sent(signal.name, report.start):
             try:
                 _post(url, _payload(report, signal, workspace), pause)
             except WebhookError:
-                log.retract_alarm(signal.name, report.start)
+                log.retract_sent(signal.name, report.start)
                 raise
             sent.append(signal.name)
     return sent

@@ -10,24 +10,20 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as InPath
-from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from conpet.api import ConPET
 from conpet.commands.stored_rows import Wanted, inputs_of
 from conpet.data import Example
-from conpet.errors import DataError, Problem, UnknownNameError
-from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_wanted
-from conpet.jobs.records import Job, JobEvent, JobEventKind, JobKind, JobRequest, JobState
-from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions, check_upload
+from conpet.errors import UnknownNameError
+from conpet.jobs.data import DATA, write_wanted
+from conpet.jobs.records import JobEvent, JobEventKind, JobKind, JobRequest, JobState
+from conpet.jobs.uploads import FORMATS, MEDIA_TYPES, RAW, UploadOptions
 from conpet.problem_details import ApiProblem, too_busy
 from conpet.serve.auth import Caller, requires
 from conpet.serve.bodies import body_of, charset_of, json_body, media_type_of
@@ -43,16 +39,28 @@ from conpet.serve.job_schemas import (
     JobsResponse,
     LogResponse,
     PromoteRequest,
+    RenameRequest,
+    RetireRequest,
+    SplitRequest,
 )
 from conpet.serve.keys import Role
 from conpet.serve.problems import documented
+from conpet.serve.submit import (
+    Submitted,
+    checked_upload,
+    digest_of,
+    former_job,
+    submit,
+    submit_change,
+    submit_relabelling,
+    submit_split,
+    uploading,
+)
 
 REPLAYED = "Idempotent-Replayed"
 """Header of a response that repeats an earlier one."""
 _ANY_FORMAT = ("application/octet-stream", "application/gzip")
 """Content types of uploads whose format is given in the query."""
-_UPLOADS = 8
-"""Most uploads that a process receives at once."""
 _STREAMS = 200
 """Most clients of a process that follow jobs."""
 _POLL_SECONDS = 0.25
@@ -171,12 +179,12 @@ async def learn(
     read = {"name": name, "template": template, "seed": seed, "all_rows": all_rows, "format": chosen}
     read |= {} if encoding is None else {"encoding": encoding}
     kind = JobKind.EXTEND if extend else JobKind.LEARN
-    async with _uploading(context) as (job_id, folder):
+    async with uploading(context) as (job_id, folder):
         content = await _received(request, folder / f"{RAW}.{chosen}")
-        digest = _digest([kind, options, read, content])
-        former = await _former(context, caller, idempotency_key, digest)
+        digest = digest_of([kind, options, read, content])
+        former = await former_job(context, caller, idempotency_key, digest)
         if former is not None:
-            return _accepted(former, replayed=True)
+            return _accepted(former)
         upload = UploadOptions(
             chosen,
             extend=extend,
@@ -187,9 +195,9 @@ async def learn(
             limit=context.settings.upload_bytes,
             encoding=encoding,
         )
-        async with context.checking:
-            tasks = await asyncio.to_thread(_checked, context, workspace, folder, upload)
-        return await _submit(request, caller, JobRequest(kind, options, tasks), idempotency_key, digest, job_id)
+        tasks = await checked_upload(context, folder, upload)
+        wanted = JobRequest(kind, options, tasks)
+        return _accepted(await submit(request, caller, wanted, idempotency_key, digest, job_id))
 
 
 @router.delete(
@@ -210,7 +218,7 @@ async def remove(
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
     wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate, "gate": use_gate}, (task,))
-    return await _change(request, caller, wanted, idempotency_key)
+    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.post(
@@ -231,7 +239,9 @@ async def activate(
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
     options = {"task": task, "version": body.version, "evaluate": body.evaluate, "gate": body.gate}
-    return await _change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
+    return _accepted(
+        await submit_change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
+    )
 
 
 @router.post(
@@ -251,7 +261,74 @@ async def consolidate(
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
-    return await _change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key)
+    return _accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
+
+
+@router.post(
+    "/rename",
+    summary="Rename a label",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(RenameRequest, a_label={"label": "pin_lost", "name": "pin_forgotten"}),
+)
+async def rename(
+    request: Request,
+    caller: Operator,
+    body: Annotated[RenameRequest, json_body(RenameRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that renames a label, without training."""
+    return _accepted(await submit_relabelling(request, caller, JobKind.RENAME, body.model_dump(), idempotency_key))
+
+
+@router.post(
+    "/retire",
+    summary="Retire a label",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(RetireRequest, a_label={"label": "pin_lost"}),
+)
+async def retire(
+    request: Request,
+    caller: Operator,
+    body: Annotated[RetireRequest, json_body(RetireRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that removes a label with its examples and older versions of its task, without training."""
+    return _accepted(await submit_relabelling(request, caller, JobKind.RETIRE, body.model_dump(), idempotency_key))
+
+
+@router.post(
+    "/split",
+    summary="Split a label into finer ones",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | _ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(
+        SplitRequest,
+        in_two={
+            "label": "pin_lost",
+            "rows": [
+                {"text": "i lost my pin", "label": "pin_forgotten"},
+                {"text": "someone saw my pin", "label": "pin_seen"},
+            ],
+        },
+    ),
+)
+async def split(
+    request: Request,
+    caller: Operator,
+    body: Annotated[SplitRequest, json_body(SplitRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that learns a task again with finer labels in place of one."""
+    options = body.model_dump(exclude={"rows"})
+    return _accepted(await submit_split(request, caller, body.rows, options, idempotency_key))
 
 
 @router.post(
@@ -277,15 +354,15 @@ async def forget(
     context.opened()
     options = {name: getattr(body, name) for name in ("reason", "keep_modules", "drop_labels", "evaluate")}
     wanted = body.model_dump(exclude=set(options))
-    digest = _digest([JobKind.FORGET, options, wanted])
-    if (former := await _former(context, caller, idempotency_key, digest)) is not None:
-        return _accepted(former, replayed=True)
+    digest = digest_of([JobKind.FORGET, options, wanted])
+    if (former := await former_job(context, caller, idempotency_key, digest)) is not None:
+        return _accepted(former)
     rows = [row.to_json() for row in await asyncio.to_thread(_checked_wanted, wanted)]
     hashes = [value.lower() for value in body.hashes]
-    async with _uploading(context) as (job_id, folder):
+    async with uploading(context) as (job_id, folder):
         await asyncio.to_thread(write_wanted, folder / DATA, {**wanted, "rows": rows, "hashes": hashes})
         accepted = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
-        return await _submit(request, caller, accepted, idempotency_key, digest, job_id)
+        return _accepted(await submit(request, caller, accepted, idempotency_key, digest, job_id))
 
 
 def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
@@ -318,7 +395,7 @@ async def promote(
     workspace = context_of(request).opened()
     await asyncio.to_thread(workspace.gate_report, number)
     wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
-    return await _change(request, caller, wanted, idempotency_key)
+    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.get(
@@ -486,6 +563,16 @@ def _sent(event: JobEvent) -> str:
     return f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n"
 
 
+async def _received(request: Request, file: Path) -> str:
+    """Write the body of a request to a file, and return its digest."""
+    hasher = hashlib.sha256()
+    with file.open("wb") as stream:
+        async for chunk in request.stream():
+            hasher.update(chunk)
+            await asyncio.to_thread(stream.write, chunk)
+    return hasher.hexdigest()
+
+
 def _format(request: Request, given: str | None) -> str:
     """Return the format of an upload.
 
@@ -523,109 +610,11 @@ def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
         raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
 
 
-@asynccontextmanager
-async def _uploading(context: ServerContext) -> AsyncIterator[tuple[str, Path]]:
-    """Yield the id of a new job and the folder for its data, while an upload is received and checked.
-
-    Raises:
-        ApiProblem: There are too many at once.
-    """
-    if context.uploads >= _UPLOADS:
-        raise too_busy(429, "too-many-uploads", "too many uploads at once; try again later", 2)
-    context.uploads += 1
-    try:
-        async with contextmanager_in_threadpool(context.jobs.upload()) as upload:
-            yield upload
-    finally:
-        context.uploads -= 1
-
-
-async def _received(request: Request, file: Path) -> str:
-    """Write the body of a request to a file, and return its digest."""
-    hasher = hashlib.sha256()
-    with file.open("wb") as stream:
-        async for chunk in request.stream():
-            hasher.update(chunk)
-            await asyncio.to_thread(stream.write, chunk)
-    return hasher.hexdigest()
-
-
-def _checked(context: ServerContext, workspace: ConPET, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
-    """Check an upload in itself and against the workspace; return the names of its tasks.
-
-    What jobs that wait may still change is left to the job itself: labels of the tasks that they concern, and new ones.
-    """
-    pending, concerned = context.jobs.unfinished() > 0, context.jobs.concerned()
-    owners = workspace.owners
-    owned = {label: task for label, task in owners.items() if task not in concerned}
-    checked = check_upload(folder, replace(upload, owned=owned))
-    if not upload.extend:
-        workspace.check(read_tasks(folder / SAMPLE))
-        return checked.tasks
-    if not pending and (unknown := [label for label in checked.labels if label not in owners]):
-        problems = [Problem("the upload", None, f"label {label!r} is not known") for label in unknown]
-        raise DataError("examples of unknown labels; learn a task with these labels first", problems)
-    return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
-
-
-async def _change(request: Request, caller: Caller, wanted: JobRequest, key: str | None) -> Response:
-    """Check a change that has no data and add its job; a request that is sent again is not checked again."""
-    context = context_of(request)
-    workspace, digest = context.opened(), _digest([wanted.kind, wanted.options])
-    if (former := await _former(context, caller, key, digest)) is not None:
-        return _accepted(former, replayed=True)
-    await asyncio.to_thread(_check_known, context, workspace, wanted)
-    return await _submit(request, caller, wanted, key, digest)
-
-
-def _check_known(context: ServerContext, workspace: ConPET, wanted: JobRequest) -> None:
-    """Refuse an unknown task or version at once, unless a job that waits may still make it."""
-    if not context.jobs.unfinished():
-        for task in wanted.tasks:
-            record = workspace.store.snapshot().task(task)
-            if "version" in wanted.options:
-                record.version(wanted.options["version"])
-
-
-async def _former(context: ServerContext, caller: Caller, key: str | None, digest: str) -> Job | None:
-    """Return the job that this request has made before, or None."""
-    if key is None:
-        return None
-    return await asyncio.to_thread(context.jobs.find, caller.id, key, digest)
-
-
-async def _submit(
-    request: Request,
-    caller: Caller,
-    wanted: JobRequest,
-    key: str | None,
-    digest: str,
-    job_id: str | None = None,
-) -> Response:
-    """Add a job to the queue."""
-    context = context_of(request)
-    context.ready()
-    accepted = await asyncio.to_thread(
-        context.jobs.submit,
-        wanted,
-        job_id=job_id,
-        caller=caller.id,
-        key=key,
-        digest=digest,
-        request_id=request.state.request_id,
-    )
-    request.state.logged = {"job": accepted.id, "kind": str(wanted.kind)}
-    return _accepted(accepted, replayed=False)
-
-
-def _accepted(accepted: Job, *, replayed: bool) -> Response:
-    headers = {"Location": f"/v1/jobs/{accepted.id}"} | ({REPLAYED: "true"} if replayed else {})
-    return _json(accepted.to_json(), 202, headers)
+def _accepted(submitted: Submitted) -> Response:
+    job = submitted.job
+    headers = {"Location": f"/v1/jobs/{job.id}"} | ({REPLAYED: "true"} if submitted.replayed else {})
+    return _json(job.to_json(), 202, headers)
 
 
 def _json(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(json.dumps(document), status, headers, "application/json")
-
-
-def _digest(parts: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -93,30 +93,71 @@ async def predict(request: Request) -> Response:
     context = context_of(request)
     deadline = time.monotonic() + _timeout(request, context.settings)
     examples = body.examples()
+    tasks = None if body.tasks is None else frozenset(body.tasks)
     with _pointing_at(body):
-        _check(examples, body.top_n, context.settings)
+        predictions = await answer(
+            request,
+            examples,
+            deadline,
+            top_n=body.top_n,
+            min_score=body.min_score,
+            tasks=tasks,
+            explain=body.explain,
+            min_generation=body.min_generation,
+        )
+    if predictions is None:
+        return Response(status_code=_CLIENT_GONE)
+    return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
+
+
+async def answer(
+    request: Request,
+    examples: Sequence[Example],
+    deadline: float,
+    *,
+    top_n: int = 3,
+    min_score: float = 0.0,
+    tasks: frozenset[str] | None = None,
+    explain: bool = False,
+    min_generation: int | None = None,
+) -> list[Prediction] | None:
+    """Answer inputs of an admitted caller, and record the answers; return None if the client is gone.
+
+    Args:
+        request: The request.
+        examples: The inputs.
+        deadline: When to give up, on the monotonic clock.
+        top_n: As in `PredictRequest`, as the others.
+        min_score: The lowest score of an answer.
+        tasks: The tasks to answer among.
+        explain: Whether to return why.
+        min_generation: The oldest generation that may answer.
+
+    Raises:
+        ApiProblem: They cannot be answered, or not in time.
+    """
+    context = context_of(request)
+    _check(examples, top_n, context.settings)
     request.state.logged = {"inputs": len(examples)}
     if context.settings.log_texts:
         request.state.logged["texts"] = [example.content for example in examples]
     batcher = context.ready()
     if not context.serving.live.state.tasks:
         raise ApiProblem(409, "no-tasks", "the workspace has no tasks yet; learn a task first")
-    if body.min_generation is not None:
-        await _wait_for(context, body.min_generation, deadline)
-    tasks = None if body.tasks is None else frozenset(body.tasks)
+    if min_generation is not None:
+        await _wait_for(context, min_generation, deadline)
     answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
-    ticket = Ticket(examples, body.top_n, body.min_score, tasks, body.explain, deadline, answers)
-    with _pointing_at(body):
-        predictions = await _answers(request, batcher, ticket, answers)
+    ticket = Ticket(examples, top_n, min_score, tasks, explain, deadline, answers)
+    predictions = await _answers(request, batcher, ticket, answers)
     if predictions is None:
-        return Response(status_code=_CLIENT_GONE)
+        return None
     context.serving.answered(predictions)
     config = (ticket.live or context.serving.live).method.settings.log
     context.recorder.record(request.state.request_id, examples, predictions, config)
     if context.recorder.mode(config) != "off":
         predictions = [replace(one, request_id=request.state.request_id) for one in predictions]
     request.state.logged["generation"] = predictions[0].generation
-    return _response(predictions, examples, show_examples=caller.role.allows(Role.LEARN))
+    return predictions
 
 
 def _timeout(request: Request, settings: ServeSettings) -> float:

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request
 
 from conpet.commands.watch import Feedback, find_feedback
 from conpet.data import Example
-from conpet.problem_details import ApiProblem
 from conpet.serve.auth import requires
 from conpet.serve.bodies import body_of, json_body
 from conpet.serve.context import context_of
@@ -31,7 +30,7 @@ async def watch(request: Request) -> WatchResponse:
     """Return what watching the recorded predictions since the last change has found."""
     context = context_of(request)
     context.ready()
-    _record(request)
+    context.record()
     report = await asyncio.to_thread(context.watcher.look)
     return WatchResponse.model_validate(report.to_json())
 
@@ -52,7 +51,7 @@ async def feedback(request: Request, body: Annotated[FeedbackRequest, json_body(
 
     An answer is named by its request and its place in it, or by its text; then the newest answer to it counts.
     """
-    record = _record(request)
+    record = context_of(request).record()
     found = await asyncio.to_thread(_keep, record, body)
     return FeedbackResponse(found=len(found.judged), missing=found.missing)
 
@@ -65,11 +64,3 @@ def _keep(record: PredictionLog, body: FeedbackRequest) -> Feedback:
     found = find_feedback(record, texts) | find_feedback(record, requests, by_request=True)
     record.add_feedback(found.right)
     return found
-
-
-def _record(request: Request) -> PredictionLog:
-    """Return the record; a problem if nothing is recorded."""
-    record = context_of(request).recorder.predictions
-    if not record.exists:
-        raise ApiProblem(409, "no-record", "no predictions are recorded: serve with --log-predictions hash")
-    return record

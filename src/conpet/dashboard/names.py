@@ -1,0 +1,71 @@
+"""What jobs, changes and stages are called in pages."""
+
+from __future__ import annotations
+
+from conpet.dashboard.messages import marked
+from conpet.jobs.records import USER, JobKind, JobState
+from conpet.serve.keys import KeyStore
+
+KINDS = {
+    JobKind.LEARN: marked("Learn a task"),
+    JobKind.EXTEND: marked("Learn more examples"),
+    JobKind.REMOVE: marked("Remove a task"),
+    JobKind.ACTIVATE: marked("Roll back to another version"),
+    JobKind.CONSOLIDATE: marked("Consolidate"),
+    JobKind.PROMOTE: marked("Make a refused change"),
+    JobKind.FORGET: marked("Forget data"),
+    JobKind.RENAME: marked("Rename a label"),
+    JobKind.RETIRE: marked("Retire a label"),
+    JobKind.SPLIT: marked("Split a label"),
+}
+"""Kinds of jobs."""
+STATES = {
+    JobState.QUEUED: (marked("Waiting"), "plain"),
+    JobState.RUNNING: (marked("Running"), "plain"),
+    JobState.CANCELLING: (marked("Stopping"), "warn"),
+    JobState.SUCCEEDED: (marked("Done"), "good"),
+    JobState.FAILED: (marked("Failed"), "bad"),
+    JobState.CANCELLED: (marked("Cancelled"), "warn"),
+}
+"""States of jobs, with the tone of their badge."""
+STAGES = {
+    "waiting": marked("waiting for another change"),
+    "prefix": marked("reading examples"),
+    "selector": marked("training the selector"),
+    "module": marked("training the module"),
+    "warm-up": marked("warming up the backbone"),
+    "statistics": marked("computing statistics"),
+    "consolidation": marked("tuning the backbone"),
+    "validation": marked("comparing on validation examples"),
+    "gate": marked("comparing earlier answers"),
+    "evaluation": marked("evaluating"),
+    "decisions": marked("fitting decisions"),
+    "search": marked("trying designs"),
+}
+"""Stages of a change; others are shown as they are."""
+VERBS = {
+    "create": marked("Created"),
+    "learn": marked("Learned"),
+    "rollback": marked("Rolled back"),
+    "remove": marked("Removed"),
+    "tune": marked("Tuned"),
+    "costs": marked("Costs set"),
+    "log": marked("Recording set"),
+    "rename": marked("Label renamed"),
+    "retire": marked("Label retired"),
+    "split": marked("Label split"),
+    "merge": marked("Modules merged"),
+    "upgrade": marked("Upgraded"),
+    "consolidate": marked("Consolidated"),
+    "restore": marked("Generation restored"),
+    "forget": marked("Data forgotten"),
+}
+"""Changes in the history; others are shown as they are."""
+
+
+def caller_name(keys: KeyStore, caller: str) -> str:
+    """Return the name of whoever requested something: of a key, of a user whom a proxy has named, or an address."""
+    if caller.startswith(USER):
+        return caller.removeprefix(USER)
+    record = next((key for key in keys.list() if key.id == caller), None)
+    return (record.name or record.id) if record else caller

@@ -1,0 +1,160 @@
+"""One job: how far it is, what it did, why the gate refused it, and what can be done then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from starlette.responses import Response
+
+from conpet.dashboard.names import KINDS, STAGES, STATES, caller_name
+from conpet.dashboard.navigation import page_router
+from conpet.dashboard.templating import link
+from conpet.dashboard.visit import Visit, visits
+from conpet.errors import CandidateOutdatedError, UnknownNameError
+from conpet.evaluation.gate import Comparison, GateReport, Level, Verdict
+from conpet.jobs.records import Job, JobEventKind, JobKind, JobRequest
+from conpet.problem_details import ApiProblem
+from conpet.serve.keys import Role
+from conpet.serve.submit import submit_change
+
+router = page_router()
+Learner = Annotated[Visit, visits(Role.LEARN)]
+Operator = Annotated[Visit, visits(Role.OPERATE)]
+_LINES = 200
+"""Most lines of the log that are shown."""
+_COMPARISONS = 100
+"""Most rows of the gate's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A change that the gate refused.
+
+    Attributes:
+        number: Its number among the candidates.
+        report: What it would do; None if it is gone.
+        outdated: Whether the workspace has changed since.
+    """
+
+    number: int
+    report: GateReport | None
+    outdated: bool
+
+    @property
+    def broken(self) -> Sequence[Comparison]:
+        """What would get worse, the largest fall first."""
+        return self.report.broken[:_COMPARISONS] if self.report else ()
+
+    @property
+    def whole(self) -> Comparison | None:
+        """All earlier labels together."""
+        every = self.report.comparisons if self.report else ()
+        return next((one for one in every if one.level is Level.WHOLE), None)
+
+    @property
+    def not_proven(self) -> int:
+        """Number of earlier labels with too few examples to say anything."""
+        every = self.report.comparisons if self.report else ()
+        return sum(one.level is Level.LABEL and one.verdict is Verdict.NOT_PROVEN for one in every)
+
+
+@router.get("/jobs/{job_id}")
+async def job(visit: Learner, job_id: str) -> Response:
+    """Show a job."""
+    context = visit.context
+    found = await asyncio.to_thread(context.jobs.get, job_id)
+    caller = await asyncio.to_thread(context.jobs.caller, job_id)
+    events = await asyncio.to_thread(context.jobs.events, job_id, 0, kind=JobEventKind.LOG)
+    return visit.render(
+        "job.html",
+        job=found,
+        caller=caller_name(context.keys, caller),
+        may_cancel=visit.allows(Role.OPERATE) or caller == visit.caller.id,
+        kind=visit.gettext(KINDS[found.kind]),
+        state=(visit.gettext(STATES[found.state][0]), STATES[found.state][1]),
+        stage=_stage(visit, found),
+        learned=_learned(found),
+        log=events[-_LINES:],
+        refused=await asyncio.to_thread(_refused, visit, found),
+        Level=Level,
+    )
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel(visit: Learner, job_id: str) -> Response:
+    """Cancel a job."""
+    queue = visit.context.jobs
+    if not visit.allows(Role.OPERATE) and await asyncio.to_thread(queue.caller, job_id) != visit.caller.id:
+        raise ApiProblem(403, "forbidden", "this key may cancel only jobs that it requested; use one to operate")
+    await asyncio.to_thread(queue.cancel, job_id)
+    return visit.redirect(link(f"jobs/{job_id}"), flash=visit.gettext("The job is being cancelled."))
+
+
+@router.get("/candidates/{number}/promote")
+async def ask_to_promote(visit: Operator, number: int) -> Response:
+    """Say what making a refused change means."""
+    report = await asyncio.to_thread(visit.context.opened().gate_report, number)
+    broken = [one for one in report.broken if one.level is Level.LABEL]
+    effects = [
+        visit.gettext("The change that the gate refused is made as it was computed. Nothing is trained again."),
+        visit.ngettext(
+            "Answers to %(num)s earlier label get worse by more than the margin.",
+            "Answers to %(num)s earlier labels get worse by more than the margin.",
+            len(broken),
+        ),
+        visit.gettext("The history records that the gate was overruled, and by whom."),
+        visit.gettext("You can roll the task back afterwards."),
+    ]
+    return visit.confirm(
+        title=visit.gettext("Make the refused change?"),
+        effects=effects,
+        action=link(f"candidates/{number}/promote"),
+        fields={},
+        button=visit.gettext("Make the change anyway"),
+        back=link("tasks"),
+        danger=True,
+    )
+
+
+@router.post("/candidates/{number}/promote")
+async def promote(visit: Operator, number: int) -> Response:
+    """Make a refused change."""
+    await asyncio.to_thread(visit.context.opened().gate_report, number)
+    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": False})
+    submitted = await submit_change(visit.request, visit.caller, wanted)
+    return visit.redirect(link(f"jobs/{submitted.job.id}"))
+
+
+@router.post("/candidates/{number}/discard")
+async def discard(visit: Operator, number: int) -> Response:
+    """Delete a refused change."""
+    await asyncio.to_thread(visit.context.opened().discard, number, wait_seconds=0.0)
+    return visit.redirect(link("tasks"), flash=visit.gettext("The refused change was deleted."))
+
+
+def _stage(visit: Visit, job: Job) -> str:
+    """Return what a running job does at the moment."""
+    if job.progress is None or job.state.ended:
+        return ""
+    stage = STAGES.get(job.progress.stage)
+    return visit.gettext(stage) if stage else job.progress.stage
+
+
+def _learned(job: Job) -> Sequence[Mapping[str, Any]]:
+    """Return the tasks that a job has changed."""
+    tasks = (job.result or {}).get("tasks", [])
+    return [one if isinstance(one, Mapping) else {"task": one} for one in tasks]
+
+
+def _refused(visit: Visit, job: Job) -> Refused | None:
+    """Return the change of a job that the gate refused, or None."""
+    number = (job.error or {}).get("candidate")
+    if number is None:
+        return None
+    try:
+        return Refused(number, visit.context.opened().gate_report(number), outdated=False)
+    except (UnknownNameError, CandidateOutdatedError):
+        return Refused(number, None, outdated=True)

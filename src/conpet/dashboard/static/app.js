@@ -1,0 +1,27 @@
+"use strict";
+// Show times in the time zone of the browser. Pages work without this: then they show UTC.
+(function () {
+  const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+  function localise(root) {
+    for (const time of root.querySelectorAll("time[data-local]")) {
+      const when = new Date(time.dateTime);
+      if (!isNaN(when)) {
+        time.title = time.textContent;
+        time.textContent = format.format(when);
+        time.removeAttribute("data-local");
+      }
+    }
+  }
+  localise(document);
+  document.addEventListener("htmx:load", (event) => localise(event.detail.elt));
+  // Forms are sent once, however often the button is pressed.
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (event.defaultPrevented || form.method !== "post") return;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+  window.addEventListener("pageshow", () => {
+    for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+  });
+})();
