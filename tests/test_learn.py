@@ -7,10 +7,12 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.make_learn import PICTURES_FOLDER, glossaries, pictures, terms
+from scripts.messages import entries
 from scripts.notebooks import executed, notebook, notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -91,3 +93,14 @@ def test_pages_for_engineers_are_notebooks(page: Path) -> None:
     assert sum(len(cell["outputs"]) for cell in code) == text.count("```text\n")
     assert len({cell["id"] for cell in written["cells"]}) == len(written["cells"])
     assert all(cell["source"] in text for cell in written["cells"])
+
+
+@pytest.mark.parametrize("term", [term for term in terms() if "catalogue" in term], ids=lambda term: term["en"])
+def test_the_dashboard_uses_the_terms_of_the_glossary(term: dict[str, Any]) -> None:
+    used = re.compile(rf"\b{re.escape(term['en'])}(?:s|es)?\b", re.IGNORECASE)
+    messages = [(str(entry.message.id), str(entry.message.string)) for entry in entries("ja")]
+    assert [
+        (english, japanese)
+        for english, japanese in messages
+        if used.search(re.sub(r"%\(\w+\)s", "", english)) and not any(word in japanese for word in term["catalogue"])
+    ] == []
