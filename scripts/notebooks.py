@@ -17,13 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[1] / "docs" / "learn" / "en" / "engineers"
+FOLDER = Path(__file__).parents[1] / "docs" / "learn"
+LANGUAGES = ("en", "ja")
 CELL = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 
 
-def notebooks() -> list[Path]:
-    """Return the pages that have cells."""
-    return [page for page in sorted(FOLDER.glob("*.md")) if CELL.search(page.read_text(encoding="utf-8"))]
+def notebooks(language: str) -> list[Path]:
+    """Return the pages of a language that have cells."""
+    pages = sorted((FOLDER / language / "engineers").glob("*.md"))
+    return [page for page in pages if CELL.search(page.read_text(encoding="utf-8"))]
+
+
+def cells(page: Path) -> list[str]:
+    """Return the cells of a page with what they print."""
+    return [cell[0] for cell in CELL.finditer(page.read_text(encoding="utf-8"))]
 
 
 def executed(page: Path) -> str:
@@ -42,15 +49,15 @@ def executed(page: Path) -> str:
 
 def notebook(page: Path) -> dict[str, Any]:
     """Return a page as a Jupyter notebook (nbformat 4.5), with the outputs that the page has."""
-    cells = []
+    written = []
     for number, (kind, source, printed) in enumerate(_parts(page.read_text(encoding="utf-8"))):
         cell: dict[str, Any] = {"cell_type": kind, "id": f"cell-{number}", "metadata": {}, "source": source}
         if kind == "code":
             outputs = [{"output_type": "stream", "name": "stdout", "text": printed}] if printed else []
             cell |= {"execution_count": None, "outputs": outputs}
-        cells.append(cell)
+        written.append(cell)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": written}
 
 
 def _parts(text: str) -> Iterator[tuple[str, str, str]]:
@@ -72,11 +79,12 @@ def main() -> int:
     parser.add_argument("--ipynb", type=Path, metavar="FOLDER")
     given = parser.parse_args()
     stale = 0
-    for page in notebooks():
+    for page in [page for language in LANGUAGES for page in notebooks(language)]:
         if given.ipynb:
-            given.ipynb.mkdir(parents=True, exist_ok=True)
+            path = given.ipynb / page.parents[1].name / f"{page.stem}.ipynb"
+            path.parent.mkdir(parents=True, exist_ok=True)
             written = json.dumps(notebook(page), ensure_ascii=False, indent=1)
-            (given.ipynb / f"{page.stem}.ipynb").write_text(f"{written}\n", encoding="utf-8")
+            path.write_text(f"{written}\n", encoding="utf-8")
         elif (after := executed(page)) != page.read_text(encoding="utf-8"):
             stale += 1
             if given.check:

@@ -65,6 +65,10 @@ NOT_MEASURED = {
     "docs/learn/en/engineers/index.md": {"2309.14763"},  # arXiv
     "docs/learn/en/engineers/selector.md": {"0.1"},  # an equation
     "docs/learn/en/engineers/gate.md": {"5%"},  # a level
+    "docs/learn/ja/engineers/index.md": {"2309.14763"},
+    "docs/learn/ja/engineers/selector.md": {"0.1"},
+    "docs/learn/ja/engineers/gate.md": {"5%"},
+    "docs/learn/ja/engineers/consolidation.md": {"2倍"},
     "docs/how-to/refusal.md": {"0.8", "0.9", "0.95", "0.99", "95%", "1%", "2106.09022"},  # levels; arXiv
 }
 """Figures in these pages that no measurement gave."""

@@ -13,14 +13,11 @@ import pytest
 
 from scripts.make_learn import PICTURES_FOLDER, glossaries, pictures, terms
 from scripts.messages import entries
-from scripts.notebooks import executed, notebook, notebooks
+from scripts.notebooks import cells, executed, notebook, notebooks
 
 ROOT = Path(__file__).parents[1]
 LEARN = ROOT / "docs" / "learn"
-ENGLISH_ONLY = ("engineers",)
-"""Folders of pages that have no Japanese translation."""
 NAMES = sorted(path.relative_to(LEARN / "en").as_posix() for path in (LEARN / "en").rglob("*.md"))
-BOTH = [name for name in NAMES if not name.startswith(ENGLISH_ONLY)]
 FENCED = re.compile(r"```.*?```", re.DOTALL)
 JAPANESE = "[ぁ-んァ-ヶ一-龠々ー]"
 
@@ -38,10 +35,10 @@ def figures(text: str) -> Counter[str]:
 
 def test_every_guide_has_both_languages() -> None:
     translated = sorted(path.relative_to(LEARN / "ja").as_posix() for path in (LEARN / "ja").rglob("*.md"))
-    assert translated == BOTH
+    assert translated == NAMES
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_both_languages_have_the_same_headings_tables_pictures_and_figures(name: str) -> None:
     pages = [FENCED.sub("", text_of(language, name)) for language in ("en", "ja")]
     for form in (r"^#+ ", r"^\d+\. ", r"^- ", r"^\|", r"^: ", r"\.\./pictures/\w+"):
@@ -50,15 +47,15 @@ def test_both_languages_have_the_same_headings_tables_pictures_and_figures(name:
     assert figures(pages[0]) == figures(pages[1])
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("language", "other", "shown"), [("en", "ja", "日本語"), ("ja", "en", "English")])
 def test_each_page_leads_to_its_translation(name: str, language: str, other: str, shown: str) -> None:
     first = text_of(language, name).split("\n", 3)
     assert first[0].startswith("# ")
-    assert first[2] == f"[{shown}](../{other}/{name})"
+    assert first[2] == f"[{shown}]({name.count('/') * '../'}../{other}/{name})"
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", NAMES)
 def test_japanese_pages_use_japanese_punctuation(name: str) -> None:
     text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", FENCED.sub("", text_of("ja", name)))
     assert re.findall(f"{JAPANESE}[,.;:!?()]|[,(]{JAPANESE}|{JAPANESE} {JAPANESE}", text) == []
@@ -78,12 +75,17 @@ def test_every_term_is_explained_once_in_both_languages() -> None:
     assert [term["yomi"] for term in terms() if not re.fullmatch(r"[ぁ-んー]+", term["yomi"])] == []
 
 
-@pytest.mark.parametrize("page", notebooks(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", notebooks("en"), ids=lambda page: page.stem)
 def test_pages_for_engineers_print_what_they_say(page: Path) -> None:
     assert executed(page) == page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", notebooks(), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", notebooks("en"), ids=lambda page: page.stem)
+def test_pages_for_engineers_have_the_same_cells_in_both_languages(page: Path) -> None:
+    assert cells(LEARN / "ja" / "engineers" / page.name) == cells(page)
+
+
+@pytest.mark.parametrize("page", [*notebooks("en"), *notebooks("ja")], ids=lambda page: page.stem)
 def test_pages_for_engineers_are_notebooks(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     written = json.loads(json.dumps(notebook(page)))
