@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from babel.dates import format_date, format_datetime, format_timedelta
+from babel.dates import format_date, format_datetime, format_skeleton, format_timedelta
 from babel.numbers import format_currency, format_decimal, format_percent
 from markupsafe import Markup
 
@@ -75,6 +75,10 @@ class Formats:
     def day(self, when: date | None) -> str:
         """Return a day."""
         return NONE if when is None else format_date(when, "medium", locale=self._locale)
+
+    def short_day(self, when: date) -> str:
+        """Return a day without its year."""
+        return format_skeleton("MMMd", when, locale=self._locale)
 
     def duration(self, seconds: float | None) -> str:
         """Return a length of time in its largest unit."""

@@ -21,6 +21,8 @@ from conpet.report.text import shorten, width
 VALUES_SHOWN = 15
 """Most tasks for which a heat map prints its values and a curve names every task."""
 
+ORDER = "changes to the workspace, in order"
+"""Name of the axis of plots over the stream that are too long for titles."""
 _NAMES_SHOWN = 40  # names along one side of a heat map
 _CELLS_DRAWN = 400  # cells along one side; more are averaged
 _BARS_DRAWN = 60  # more become one outline per stage
@@ -118,8 +120,10 @@ class HeatMap:
                     axes.text(column, row, text, ha="center", va="center_baseline", color=ink, fontsize=8.5)
 
 
-def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str) -> Markup:
-    """Draw curves of fractions over the events, in percent."""
+def draw_curves(
+    titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str, order: str = ORDER
+) -> Markup:
+    """Draw curves of fractions over the events, in percent; `order` names the axis if it shows no titles."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -142,12 +146,14 @@ def draw_curves(titles: Sequence[str], lines: Sequence[Line], *, key: str, descr
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         names = svg.Names(18)
-        _stream_axes(axes, titles, names)
+        _stream_axes(axes, titles, names, order=order)
         return svg.render(figure, names, description=description)
 
 
-def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str) -> Markup:
-    """Draw stacked amounts over the events, in the colours of `svg.SERIES`."""
+def draw_stacks(
+    titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str, every: int = 1
+) -> Markup:
+    """Draw stacked amounts over the events, in the colours of `svg.SERIES`; only every so many titles are shown."""
     with svg.style(key):
         figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -173,7 +179,7 @@ def draw_stacks(titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *,
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         names = svg.Names(18)
-        _stream_axes(axes, titles, names)
+        _stream_axes(axes, titles, names, every=every)
         return svg.render(figure, names, description=description)
 
 
@@ -295,19 +301,21 @@ def _colour_bar(figure: Any, norm: Any, wide: float, high: float) -> None:
     axes.tick_params(axis="y", labelcolor=svg.MUTED, labelsize=8)
 
 
-def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names) -> None:
+def _stream_axes(axes: Any, titles: Sequence[str], names: svg.Names, *, order: str = ORDER, every: int = 1) -> None:
     _plain(axes)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=svg.GRID, linewidth=0.8)
     axes.tick_params(axis="y", labelcolor=svg.MUTED)
     axes.set_xlim(0.4, len(titles) + 0.6)
-    if len(titles) <= VALUES_SHOWN:
-        axes.set_xticks(range(1, len(titles) + 1), [names(title) for title in titles])
-        if len(titles) * max(width(shorten(title, names.columns)) + 2 for title in titles) > _LABEL_COLUMNS:
+    shown = titles[::-every][::-1]
+    if len(shown) <= VALUES_SHOWN:
+        places = range(len(titles), 0, -every)[::-1]
+        axes.set_xticks(places, [names(title) for title in shown])
+        if len(shown) * max((width(shorten(title, names.columns)) + 2 for title in shown), default=0) > _LABEL_COLUMNS:
             _slant(axes, 30)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-        axes.set_xlabel("changes to the workspace, in order")
+        axes.set_xlabel(names(order))
 
 
 _LABEL_COLUMNS = 120  # total width of horizontal names under a plot over the stream

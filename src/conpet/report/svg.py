@@ -118,7 +118,7 @@ def standalone(drawing: Markup, style: str) -> str:
         style: A style sheet with its colours.
     """
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    opening, _, content = drawing.partition(">")
+    opening, _, content = str(drawing).partition(">")
     return f"{opening.replace('<svg ', f'<svg {names} ', 1)}><style>{style}</style>{content}"
 
 

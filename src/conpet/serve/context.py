@@ -12,10 +12,12 @@ from fastapi import Request, Response
 from conpet.api import ConPET
 from conpet.commands.audit import verify_workspace
 from conpet.commands.cost import cost_report
+from conpet.commands.course import Course, Point
 from conpet.evaluation.cost_report import CostReport
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
 from conpet.problem_details import ApiProblem, too_busy
+from conpet.review.review import Review
 from conpet.serve.background import Background
 from conpet.serve.batching import Batcher
 from conpet.serve.buffer import Buffer
@@ -36,8 +38,9 @@ FAILURES_PER_SECOND = 0.2
 FAILURE_BURST = 10
 VERIFIED_AT_ONCE = 2
 _COST_SECONDS = 10.0
+_COURSE_SECONDS = 2.0
 _VERIFIED_SECONDS = 24 * 3600.0
-"""Age from which costs, and a verification, are computed anew when a page shows them."""
+"""Age from which costs, the course and a verification are computed anew when a page shows them."""
 CHECKED_AT_ONCE = 2
 """Uploads that are checked at once; each check may take a core and gigabytes."""
 
@@ -70,6 +73,7 @@ class ServerContext:
         watcher: Watches the record.
         buffer: Counts the bodies and responses in memory.
         cost: What the workspace has cost, for those who cannot wait.
+        course: Accuracy over time; as `cost`.
         verification: Where the history, the content or the record is not what was recorded; as `cost`.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
@@ -91,6 +95,7 @@ class ServerContext:
     watcher: Watcher
     buffer: Buffer
     cost: Background[CostReport]
+    course: Background[tuple[Point, ...]]
     verification: Background[list[Break]]
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
@@ -122,6 +127,7 @@ class ServerContext:
             jobs,
             backbone=settings.backbone,
             device=settings.device,
+            log_to=settings.log_to,
             threads=settings.threads,
             on_end=metrics.job_ended,
         )
@@ -147,6 +153,7 @@ class ServerContext:
             watcher,
             buffer,
             Background(cost, _COST_SECONDS),
+            Background(Course(settings.workspace).points, _COURSE_SECONDS),
             Background(verification, _VERIFIED_SECONDS),
         )
 
@@ -168,6 +175,11 @@ class ServerContext:
         workspace = self.serving.workspace
         assert workspace is not None  # noqa: S101 - it is ready
         return workspace
+
+    def review(self) -> Review:
+        """Return the review of the workspace's answers; errors as in `ready`."""
+        store = self.opened().store
+        return Review(store, self.recorder.predictions, self.settings.log_predictions)
 
     def record(self) -> PredictionLog:
         """Return the record of predictions.

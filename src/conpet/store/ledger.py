@@ -5,10 +5,8 @@ It holds names of tasks and numbers, no labels and no texts. Entries are only ad
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -18,7 +16,6 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Connection, delete, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from conpet.artifact import sync
 from conpet.cost import Resources
 from conpet.errors import CorruptionError
 from conpet.store.access import missing_right
@@ -165,8 +162,8 @@ class Ledger:
 
         return not answers or self._write(add)
 
-    def entries(self) -> list[LedgerEntry]:
-        """Return all entries, the oldest first.
+    def entries(self, since: datetime | None = None) -> list[LedgerEntry]:
+        """Return all entries, or those since a moment, the oldest first; answers count from the beginning of its hour.
 
         Raises:
             CorruptionError: The file is damaged, or was written by another version of conpet.
@@ -175,8 +172,11 @@ class Ledger:
             return []
         with self._database.read() as connection:
             self._check(connection)
-            found = [_entry(row) for row in connection.execute(select(_EntryRow.__table__).order_by(_EntryRow.id))]
-            found += [_answers(row) for row in connection.execute(select(_AnswersRow.__table__))]
+            entries, answers = select(_EntryRow.__table__).order_by(_EntryRow.id), select(_AnswersRow.__table__)
+            if since is not None:
+                entries = entries.where(_EntryRow.time >= since)
+                answers = answers.where(_AnswersRow.hour >= hour_of(since))
+            found = [*map(_entry, connection.execute(entries)), *map(_answers, connection.execute(answers))]
         return sorted(found, key=lambda one: one.time)
 
     def _write(self, work: Callable[[Connection], object]) -> bool:
@@ -186,25 +186,13 @@ class Ledger:
             return False
         try:
             if not file.exists():
-                self._make()
+                self._database.make()
             with self._database.write() as connection:
                 self._check(connection)
                 work(connection)
         except OSError:  # a full or failing disk, or a damaged ledger, must not stop the operation
             return False
         return True
-
-    def _make(self) -> None:
-        file = self._database.file
-        aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        try:
-            Database(aside, _Base.metadata, _VERSION).create()
-            sync(aside)
-            with suppress(FileExistsError):  # another process was faster
-                file.hardlink_to(aside)
-        finally:
-            for leftover in file.parent.glob(f"{aside.name}*"):
-                leftover.unlink(missing_ok=True)
 
     def _check(self, connection: Connection) -> None:
         schema = connection.execute(text("PRAGMA user_version")).scalar_one()

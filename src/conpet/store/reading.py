@@ -19,6 +19,8 @@ from conpet.store.schema import (
     ReferenceRow,
 )
 
+LAST = 2**63 - 1
+"""A number that no event reaches."""
 RecordT = TypeVar("RecordT", Metric, Reference, Cost)
 
 
@@ -33,12 +35,12 @@ def read_header(connection: Connection) -> Header:
     return Header(SCHEMA_VERSION, row.settings, row.backbone, row.created, row.conpet_version)
 
 
-def read_events(connection: Connection, after: int) -> list[EventRecord]:
-    """Return all events later than `after`, oldest first."""
-    metrics = _read_ledger(connection, MetricRow, Metric, after)
-    references = _read_ledger(connection, ReferenceRow, Reference, after)
-    costs = _read_ledger(connection, CostRow, Cost, after)
-    rows = connection.execute(select(EventRow).where(EventRow.id > after).order_by(EventRow.id))
+def read_events(connection: Connection, after: int, until: int = LAST) -> list[EventRecord]:
+    """Return all events later than `after`, up to `until`, oldest first."""
+    metrics = _read_ledger(connection, MetricRow, Metric, after, until)
+    references = _read_ledger(connection, ReferenceRow, Reference, after, until)
+    costs = _read_ledger(connection, CostRow, Cost, after, until)
+    rows = connection.execute(select(EventRow).where(EventRow.id > after, EventRow.id <= until).order_by(EventRow.id))
     return [
         EventRecord(
             id=row.id,
@@ -61,6 +63,17 @@ def read_events(connection: Connection, after: int) -> list[EventRecord]:
     ]
 
 
+def read_measured(connection: Connection, task: str, metric: str) -> dict[int, Metric]:
+    """Return a metric of a task after each event that measured it, by the id of the event, oldest first."""
+    columns = [getattr(MetricRow, column.name) for column in fields(Metric)]
+    rows = connection.execute(
+        select(MetricRow.event_id, *columns)
+        .where(MetricRow.task == task, MetricRow.metric == metric)
+        .order_by(MetricRow.event_id)
+    )
+    return {event_id: Metric(*values) for event_id, *values in rows}
+
+
 def read_history(connection: Connection, *, before: int | None, limit: int | None, search: str) -> list[EventSummary]:
     """Return events without their measurements, newest first; arguments as in `Store.history`."""
     event = EventRow.__table__.c
@@ -77,11 +90,13 @@ def read_history(connection: Connection, *, before: int | None, limit: int | Non
 
 
 def _read_ledger(
-    connection: Connection, table: type[LedgerRow], record: type[RecordT], after: int
+    connection: Connection, table: type[LedgerRow], record: type[RecordT], after: int, until: int
 ) -> dict[int, list[RecordT]]:
     columns = [getattr(table, column.name) for column in fields(record)]
     rows = connection.execute(
-        select(table.event_id, *columns).where(table.event_id > after).order_by(table.event_id, table.position)
+        select(table.event_id, *columns)
+        .where(table.event_id > after, table.event_id <= until)
+        .order_by(table.event_id, table.position)
     )
     ledger: dict[int, list[RecordT]] = defaultdict(list)
     for event_id, *values in rows:

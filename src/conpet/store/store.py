@@ -28,8 +28,8 @@ from conpet.store.leases import offer_lease, take_lease
 from conpet.store.ledger import Ledger
 from conpet.store.lock import hold_lock
 from conpet.store.pins import read_pins
-from conpet.store.reading import read_events, read_generation, read_header, read_history
-from conpet.store.records import EventRecord, EventSummary, Header, Snapshot
+from conpet.store.reading import LAST, read_events, read_generation, read_header, read_history, read_measured
+from conpet.store.records import EventRecord, EventSummary, Header, Metric, Snapshot
 from conpet.store.reserve import FREEING, use_reserve
 from conpet.store.schema import SCHEMA_VERSION, EventRow, HeaderRow
 from conpet.store.snapshot_cache import Index
@@ -127,6 +127,11 @@ class Store:
         return self._layout.root
 
     @property
+    def actor(self) -> str:
+        """Who makes the changes of this object."""
+        return self._actor
+
+    @property
     def detail(self) -> Mapping[str, Any]:
         """What this object adds to the detail of every event."""
         return self._detail
@@ -177,10 +182,15 @@ class Store:
         with self._database.read() as connection:
             return self._index.pinned(connection, generation, lease)
 
-    def events(self, after: int = 0) -> list[EventRecord]:
-        """Return the events after event `after`, oldest first."""
+    def events(self, after: int = 0, until: int = LAST) -> list[EventRecord]:
+        """Return the events after event `after`, up to event `until`, oldest first."""
         with self._database.read() as connection:
-            return read_events(connection, after)
+            return read_events(connection, after, until)
+
+    def measured(self, task: str, metric: str) -> dict[int, Metric]:
+        """Return a metric of a task after each event that measured it, by the id of the event, oldest first."""
+        with self._database.read() as connection:
+            return read_measured(connection, task, metric)
 
     def history(self, *, before: int | None = None, limit: int | None = None, search: str = "") -> list[EventSummary]:
         """Return events without their measurements, newest first.

@@ -1,0 +1,125 @@
+"""Is it well? What a workspace and its server know about themselves, as a sentence and its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from conpet.commands.course import Point
+from conpet.dashboard.templating import link
+from conpet.dashboard.visit import Visit
+from conpet.jobs.records import Job, JobState
+from conpet.report.data import NOTABLE_FALL
+from conpet.serve.keys import Role
+from conpet.watching.report import WatchReport
+
+Tone = Literal["good", "warn", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Something that needs attention.
+
+    Attributes:
+        tone: How much.
+        text: What it is.
+        path: Address of the page where it can be looked at, or "".
+        action: Text of the link.
+    """
+
+    tone: Tone
+    text: str
+    path: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether it is well.
+
+    Attributes:
+        tone: The worst of its reasons.
+        sentence: The answer.
+        reasons: Why, the worst first.
+    """
+
+    tone: Tone
+    sentence: str
+    reasons: Sequence[Reason]
+
+
+def health_of(visit: Visit, points: Sequence[Point], watched: WatchReport | None, last: Job | None) -> Health:
+    """Return whether all is well.
+
+    Args:
+        visit: The request; what its caller may not see is left out.
+        points: Accuracy over time.
+        watched: What watching the record has found, if it is known.
+        last: The last job that ended, if it is known.
+    """
+    found = [
+        *_of_serving(visit),
+        *_of_accuracy(visit, points),
+        *_of_watching(visit, watched),
+        *_of_job(visit, last),
+    ]
+    reasons = sorted(found, key=lambda reason: reason.tone != "bad")
+    if not visit.context.serving.live.state.tasks:
+        return Health("warn", visit.gettext("Nothing has been learned yet."), reasons)
+    if not reasons:
+        return Health("good", visit.gettext("All is well."), reasons)
+    if reasons[0].tone == "bad":
+        return Health("bad", visit.gettext("Something is wrong and needs attention."), reasons)
+    return Health("warn", visit.gettext("It works, but something needs a look."), reasons)
+
+
+def _of_serving(visit: Visit) -> Iterator[Reason]:
+    if visit.context.serving.problem:
+        text = visit.gettext(
+            "The newest state of the workspace cannot be loaded. The one before it goes on answering; the log says why."
+        )
+        yield Reason("bad", text)
+    if visit.context.opened().forgetting:
+        text = visit.gettext("Forgetting data was interrupted and is not complete. Run “conpet forget” to finish it.")
+        yield Reason("bad", text)
+
+
+def _of_accuracy(visit: Visit, points: Sequence[Point]) -> Iterator[Reason]:
+    measured = [point for point in points if point.whole is not None]
+    if not points:
+        return
+    if not measured:
+        text = visit.gettext("Accuracy is not known: no task has test examples.")
+        yield Reason("warn", text, link("tasks"), visit.gettext("Tasks"))
+        return
+    last = measured[-1]
+    if last.forgetting is not None and last.forgetting >= NOTABLE_FALL:
+        text = visit.gettext(
+            "Earlier tasks have lost %(points)s points on average since their best.",
+            points=visit.formats.points(last.forgetting).removeprefix("+"),
+        )
+        yield Reason("warn", text, link("tasks"), visit.gettext("Tasks"))
+
+
+def _of_watching(visit: Visit, watched: WatchReport | None) -> Iterator[Reason]:
+    alarms = watched.alarms if watched is not None else ()
+    if alarms and visit.allows(Role.OPERATE):
+        text = visit.ngettext(
+            "%(num)s alarm: what people ask, or how it is answered, has changed since the last change.",
+            "%(num)s alarms: what people ask, or how it is answered, has changed since the last change.",
+            len(alarms),
+        )
+        yield Reason("bad", text, link("alarms"), visit.gettext("Alarms"))
+
+
+def _of_job(visit: Visit, last: Job | None) -> Iterator[Reason]:
+    if last is None or last.state is not JobState.FAILED:
+        return
+    refused = (last.error or {}).get("candidate") is not None
+    text = (
+        visit.gettext("The gate stopped the last change, because earlier answers would have become worse.")
+        if refused
+        else visit.gettext("The last job failed; nothing was changed.")
+    )
+    yield Reason("warn", text, link(f"jobs/{last.id}"), visit.gettext("Look at the job"))
