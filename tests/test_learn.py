@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.make_learn import PICTURES_FOLDER, glossaries, pictures, terms
+from scripts.make_learn import PICTURES_FOLDER, everything, pictures, terms
 from scripts.messages import entries
 from scripts.notebooks import cells, executed, notebook, notebooks
 
@@ -65,9 +65,8 @@ def test_japanese_pages_use_japanese_punctuation(name: str) -> None:
     assert re.findall(f"{JAPANESE}[,.;:!?()]|[,(]{JAPANESE}|{JAPANESE} {JAPANESE}", text) == []
 
 
-def test_glossaries_and_pictures_are_those_that_the_script_makes() -> None:
-    made = glossaries() | pictures()
-    assert [path for path, content in made.items() if path.read_text(encoding="utf-8") != content] == []
+def test_glossaries_pictures_and_the_help_are_those_that_the_script_makes() -> None:
+    assert [path for path, content in everything().items() if path.read_text(encoding="utf-8") != content] == []
     assert {path.name for path in PICTURES_FOLDER.glob("*.svg")} == {path.name for path in pictures()}
 
 
