@@ -289,6 +289,9 @@ def html(page: str) -> str:
         if token.type == "th_open":
             token.attrSet("scope", "col")
     rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
+    if sections := re.findall(r'<h3 id="(.*?)">(.*?)</h3>', rendered):
+        listed = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
+        rendered = rendered.replace("<h2", f'<ul class="contents">{listed}</ul>\n<h2', 1)
     rendered = re.sub(r'src="\.\./pictures/', 'class="plot" src="', rendered)
     rendered = re.sub(
         r"<table>(.*?)</table>", r'<div class="scroll"><table>\1</table></div>', rendered, flags=re.DOTALL
