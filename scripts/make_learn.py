@@ -1,29 +1,35 @@
-"""Make the glossaries and pictures of docs/learn, in both languages.
+"""Make the glossaries and pictures of docs/learn, and the dashboard's help, in both languages.
 
 python scripts/make_learn.py [--check]     # --check: fail if a file is out of date
 
-Glossaries are made of docs/learn/glossary.yaml, pictures of docs/learn/pictures/texts.yaml.
+Glossaries are made of docs/learn/glossary.yaml, pictures of docs/learn/pictures/texts.yaml, the help of guides.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+from markdown_it import MarkdownIt
 
 FOLDER = Path(__file__).parents[1] / "docs" / "learn"
 PICTURES_FOLDER = FOLDER / "pictures"
+HELP = Path(__file__).parents[1] / "src" / "conpet" / "dashboard" / "help"
+GUIDES = ("ideas", "weekly", "red", "glossary")
 LANGUAGES = ("en", "ja")
 MADE_BY = "<!-- Made by `python scripts/make_learn.py` from docs/learn/glossary.yaml. -->"
 ENGLISH = f"# Glossary\n\n[日本語](../ja/glossary.md)\n\n{MADE_BY}\n"
 JAPANESE = (
     f"# 用語集\n\n[English](../en/glossary.md)\n\n{MADE_BY}\n\n五十音順に並べています。括弧内は英語の用語です。\n"
 )
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 WIDTH, HEIGHT = 720, 280
 STYLE = """
 svg { --page: #ffffff; --ink: #0f172a; --soft: #475569; --model: #e2e8f0; --module: #dbeafe; --edge: #1d4ed8;
@@ -249,12 +255,61 @@ def glossaries() -> dict[Path, str]:
     }
 
 
+def everything() -> dict[Path, str]:
+    """Return all files that are made, by path."""
+    made = pictures() | glossaries()
+    return made | help_pages(made)
+
+
+def help_pages(made: Mapping[Path, str]) -> dict[Path, str]:
+    """Return the files of the dashboard's help: a title and HTML for each guide, and the pictures.
+
+    Args:
+        made: The glossaries and pictures.
+    """
+    files = {HELP / "pictures" / path.name: content for path, content in made.items() if path.suffix == ".svg"}
+    for language in LANGUAGES:
+        for name in GUIDES:
+            page = FOLDER / language / f"{name}.md"
+            files[HELP / language / f"{name}.html"] = html(made.get(page) or page.read_text(encoding="utf-8"))
+    return files
+
+
+def html(page: str) -> str:
+    """Return the title of a guide and, below it, its HTML, as the dashboard shows it."""
+    title, _, text = page.partition("\n")
+    text = re.sub(r"^\[[^\]]*\]\(\.\./\w\w/[^)]*\)$|<!--.*?-->", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\[([^\]]*)\]\(\.\./\.\./[^)]*\)(?:（英語）)?", r"\1", text)  # pages that the package does not have
+    text = re.sub(r"\]\((\w+)\.md", r"](/ui/help/\1", text)
+    text = re.sub(r"^\*\*(.+?)\*\*(.*)\n: (.*)$", r"**\1**\2  \n\3", text, flags=re.MULTILINE)
+    tokens = MARKDOWN.parse(text)
+    for token, following in pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", slug(following.content))
+        if token.type == "th_open":
+            token.attrSet("scope", "col")
+    rendered = MARKDOWN.renderer.render(tokens, MARKDOWN.options, {})
+    if sections := re.findall(r'<h3 id="(.*?)">(.*?)</h3>', rendered):
+        listed = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
+        rendered = rendered.replace("<h2", f'<ul class="contents">{listed}</ul>\n<h2', 1)
+    rendered = re.sub(r'src="\.\./pictures/', 'class="plot" src="', rendered)
+    rendered = re.sub(
+        r"<table>(.*?)</table>", r'<div class="scroll"><table>\1</table></div>', rendered, flags=re.DOTALL
+    )
+    return f"{title.removeprefix('# ')}\n{rendered}"
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as the documentation makes it."""
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+
+
 def main() -> int:
     """Write the files, or check them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    files = pictures() | glossaries()
+    files = everything()
     stale = [
         path for path, content in files.items() if not path.exists() or path.read_text(encoding="utf-8") != content
     ]
@@ -262,6 +317,7 @@ def main() -> int:
         if check:
             sys.stderr.write(f"{path} is stale: run python scripts/make_learn.py\n")
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[path], encoding="utf-8")
     return int(check and bool(stale))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.make_learn import PICTURES_FOLDER, glossaries, pictures, terms
+from scripts.make_learn import PICTURES_FOLDER, everything, pictures, terms
 from scripts.messages import entries
 from scripts.notebooks import cells, executed, notebook, notebooks
 
@@ -21,6 +21,8 @@ NAMES = sorted(path.relative_to(LEARN / "en").as_posix() for path in (LEARN / "e
 FENCED = re.compile(r"```.*?```", re.DOTALL)
 NO_TERMS = re.compile(r"%\(\w+\)s|Label Studio")
 """Parts of the dashboard's messages that are no terms: values, and the name of a product."""
+LONGEST_NAME = 2
+"""Most words of a message that is a name. In sentences, a translation may leave a term out."""
 JAPANESE = "[ぁ-んァ-ヶ一-龠々ー]"
 
 
@@ -63,9 +65,8 @@ def test_japanese_pages_use_japanese_punctuation(name: str) -> None:
     assert re.findall(f"{JAPANESE}[,.;:!?()]|[,(]{JAPANESE}|{JAPANESE} {JAPANESE}", text) == []
 
 
-def test_glossaries_and_pictures_are_those_that_the_script_makes() -> None:
-    made = glossaries() | pictures()
-    assert [path for path, content in made.items() if path.read_text(encoding="utf-8") != content] == []
+def test_glossaries_pictures_and_the_help_are_those_that_the_script_makes() -> None:
+    assert [path for path, content in everything().items() if path.read_text(encoding="utf-8") != content] == []
     assert {path.name for path in PICTURES_FOLDER.glob("*.svg")} == {path.name for path in pictures()}
 
 
@@ -102,9 +103,23 @@ def test_pages_for_engineers_are_notebooks(page: Path) -> None:
 @pytest.mark.parametrize("term", [term for term in terms() if "catalogue" in term], ids=lambda term: term["en"])
 def test_the_dashboard_uses_the_terms_of_the_glossary(term: dict[str, Any]) -> None:
     used = re.compile(rf"\b{re.escape(term['en'])}(?:s|es)?\b", re.IGNORECASE)
-    messages = [(str(entry.message.id), str(entry.message.string)) for entry in entries("ja")]
+    names = [(NO_TERMS.sub("", str(entry.message.id)), str(entry.message.string)) for entry in entries("ja")]
     assert [
         (english, japanese)
-        for english, japanese in messages
-        if used.search(NO_TERMS.sub("", english)) and not any(word in japanese for word in term["catalogue"])
+        for english, japanese in names
+        if len(english.split()) <= LONGEST_NAME
+        and used.search(english)
+        and not any(word in japanese for word in term["catalogue"])
     ] == []
+
+
+def test_the_exercise_names_what_the_dashboard_shows() -> None:
+    translations: dict[str, set[str]] = {}
+    for entry in entries("ja"):
+        translations.setdefault(str(entry.message.id), set()).add(str(entry.message.string))
+    english, japanese = (
+        [words for words in re.findall(r"\*\*(.+?)\*\*", text_of(language, "first-day.md")) if words[-1] not in ":："]
+        for language in ("en", "ja")
+    )
+    assert [words for words in english if words not in translations] == []
+    assert [(one, other) for one, other in zip(english, japanese, strict=True) if other not in translations[one]] == []

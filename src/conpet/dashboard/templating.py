@@ -17,6 +17,7 @@ from conpet.dashboard.messages import language
 from conpet.dashboard.navigation import ROOT
 
 STATIC = Path(__file__).parent / "static"
+PICTURES = Path(__file__).parent / "help" / "pictures"
 _MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 
@@ -31,7 +32,7 @@ class Asset(NamedTuple):
 @cache
 def assets() -> dict[str, Asset]:
     """Return the files that pages refer to, by name."""
-    files = (path for path in sorted(STATIC.iterdir()) if path.suffix in _MEDIA_TYPES)
+    files = (path for folder in (STATIC, PICTURES) for path in sorted(folder.iterdir()) if path.suffix in _MEDIA_TYPES)
     return {path.name: _asset(path) for path in files}
 
 
