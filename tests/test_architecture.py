@@ -42,6 +42,7 @@ ORDER = (
     "store",
     "report",
     "watching",
+    "review",
     "backbone",
     "features",
     "data.quality",

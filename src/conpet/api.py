@@ -36,6 +36,7 @@ from conpet.commands import (
     rename,
     restore,
     retire,
+    review,
     rollback,
     split_label,
     tune,
@@ -78,6 +79,8 @@ from conpet.methods.base import Method
 from conpet.modules.kinds import check_module
 from conpet.replay.memory_writer import check_templates
 from conpet.report.design import TuneReport
+from conpet.review.records import ReviewPlan
+from conpet.review.review import Review
 from conpet.state.engine import Engine, require_several
 from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
@@ -90,6 +93,7 @@ from conpet.store.usage import Usage
 from conpet.tuning.search import CostLimit
 from conpet.types import (
     Addition,
+    Candidate,
     CandidateRecord,
     ConsolidationReport,
     Costs,
@@ -154,6 +158,7 @@ class ConPET:
         )
         self._usage = Usage(store.ledger, costs.source_of(store))
         self._log = PredictionLog(store.path, Path(log_to).expanduser() if log_to is not None else None)
+        self._review = Review(store, self._log)
         self._engine = Engine(self._live, self._usage, Recorder(self._log))
         weakref.finalize(self, self._usage.flush)  # also at the end of the process
 
@@ -579,13 +584,9 @@ class ConPET:
             UnknownNameError: There is no task `into`.
         """
         options = self._mixed_options(into, seed, all_rows)
-        planned, one_change = self._change(
-            mixed.additions, "learn", wait_seconds, None, False, False, examples, options
-        )
-        names = [addition.task for addition in planned]
         return [
             report
-            for group in ([names] if one_change else [[name] for name in names])
+            for group in self._mixed_groups(examples, options, wait_seconds)
             for report in self._needed_change(
                 needed_since,
                 mixed.learn_mixed,
@@ -612,8 +613,101 @@ class ConPET:
         options = self._mixed_options(into, seed, all_rows)
         return mixed.planned(self._store.snapshot(), self.settings, [examples], options)[0]
 
+    def _mixed_groups(
+        self, examples: MixedExamples, options: mixed.MixedOptions, wait_seconds: float | None
+    ) -> list[list[str]]:
+        """Return the names of the tasks that get examples: those that are learned in one change together."""
+        planned, one_change = self._change(
+            mixed.additions, "learn", wait_seconds, None, False, False, examples, options
+        )
+        names = [addition.task for addition in planned]
+        return [names] if one_change else [[name] for name in names]
+
     def _mixed_options(self, into: str | None, seed: int | None, all_rows: bool) -> mixed.MixedOptions:
         return mixed.MixedOptions(into, None if all_rows else self.settings.seed if seed is None else seed)
+
+    @property
+    def review(self) -> Review:
+        """The review queue: answers that people look at, their verdicts, and the accuracy that follows from them."""
+        return self._review
+
+    def propose(self, item: Input, *, top_n: int = 5) -> tuple[Candidate, ...]:
+        """Return the likeliest labels for an input, best first, without recording them as a prediction.
+
+        Args:
+            item: As for `predict`.
+            top_n: How many, 1 or more.
+
+        Raises:
+            DataError: It cannot be predicted, or no task was learned.
+        """
+        answer = Engine(self._live).predict([item], top_n=top_n)[0]
+        return (Candidate(answer.label, answer.score, answer.task), *answer.runners_up)
+
+    def plan_reviewed(self, *, into: str | None = None, name: str | None = None) -> ReviewPlan:
+        """Return what `learn_reviewed` would learn, and what it would leave out; arguments and errors as there."""
+        options = self._mixed_options(into, None, False)
+        return review.lesson_of(self._store, self.settings, self._review.queue, options, name).plan
+
+    def learn_reviewed(
+        self,
+        *,
+        into: str | None = None,
+        name: str | None = None,
+        evaluate: bool = True,
+        gate: bool = True,
+        wait_seconds: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[LearnReport]:
+        """Learn what was reviewed: right labels become training examples of the next versions of their tasks.
+
+        It is learned as by `learn_mixed`. Items are marked with the generation that learned them, and none is learned
+        twice, also after a kill or a refusal of the gate. Items that cannot be learned wait; `plan_reviewed` says why.
+
+        Args:
+            into: A known task that gets labels which reviewers introduced.
+            name: Name of a new task for them. Without either, their items wait.
+            evaluate: As in `ConPET.learn`.
+            gate: As in `ConPET.learn`.
+            wait_seconds: As in `ConPET.learn`.
+            progress: As in `ConPET.learn`.
+
+        Returns:
+            A report for each task; empty if there is nothing to learn.
+
+        Raises:
+            ConfigError: Both `into` and `name` are given.
+            DataError: The new labels cannot be learned in this way; see `learn_mixed`.
+            UnknownNameError: There is no task `into`.
+            GateRefusedError: As in `ConPET.learn`.
+        """
+        if into is not None and name is not None:
+            raise ConfigError("new labels go into a known task (into) or a new one (name); give one of the two")
+        self._review.book()
+        options, queue = self._mixed_options(into, None, False), self._review.queue
+        lesson = review.lesson_of(self._store, self.settings, queue, options, name)
+        if lesson.examples is None:
+            return []
+        token, reports = secrets.token_hex(8), []
+        groups = self._mixed_groups(lesson.examples, options, wait_seconds)
+        queue.begin_learning(token, lesson.tasks)
+        for group in groups:
+            learned = self._change(
+                review.learn_lesson,
+                "learn",
+                wait_seconds,
+                progress,
+                evaluate,
+                gate,
+                token,
+                lesson.examples,
+                options,
+                group,
+            )
+            for report in learned:
+                queue.learned(token, report.task, self._store.generation())
+            reports += learned
+        return reports
 
     def forget(
         self,
@@ -686,22 +780,21 @@ class ConPET:
             try:
                 plan = plan_of(live.snapshot, live.method, live.state)
             except NoMatchError:
-                recorded = forget.recorded(self._log, wanted.inputs)
-                if not recorded:
+                found = forget.recorded(self._log, wanted.inputs)
+                if not any(found):
                     raise
-                return ForgetReport(True, (), recorded=recorded)
+                return ForgetReport(True, (), **found._asdict())
             notes = forget.expected(plan, self._store, keep_modules=keep_modules)
             return forget.report_of(plan, keep_modules=keep_modules, dry_run=True, notes=notes)
         sign = self._signer(key)
         former = self.finish_forgetting(key=key, wait_seconds=wait_seconds)
         token, traces = secrets.token_hex(16), []
-
-        recorded = 0
+        cleared = forget.Cleared()
 
         def begin(plan: forget.ForgetPlan, method: Method) -> None:
-            nonlocal recorded
+            nonlocal cleared
             traces.append(plan.traces(method.backbone))
-            recorded = plan.clear(self._log)
+            cleared = plan.clear(self._log)
             purge.begin(self._store, token, traces[0])
 
         try:
@@ -719,16 +812,16 @@ class ConPET:
                 keep_modules=keep_modules,
             )
         except NoMatchError:
-            recorded = forget.clear(self._log, wanted.inputs)
-            if former is None and not recorded:
+            cleared = forget.clear(self._log, wanted.inputs)
+            if former is None and not any(cleared):
                 raise
             # An interrupted call had forgotten them already, or they were never more than predicted.
-            return ForgetReport(False, (), recorded=recorded, receipt=former)
+            return ForgetReport(False, (), **cleared._asdict(), receipt=former)
         if not traces:  # nothing is as old as was asked for
             return report
         with self._store.write("forget", wait_seconds) as writer:
             receipt = purge.finish(self._store, writer, token, traces[0], sign)
-        return replace(report, recorded=recorded, receipt=receipt)
+        return replace(report, **cleared._asdict(), receipt=receipt)
 
     def finish_forgetting(
         self, *, key: str | os.PathLike[str] | None = None, wait_seconds: float | None = None

@@ -128,6 +128,10 @@ class TooManyJobsError(ConpetError, TimeoutError):
     """Too many jobs wait already."""
 
 
+class ReviewConflictError(ConpetError, LookupError):
+    """Another reviewer has the item, or its answer can no longer be changed."""
+
+
 class IdempotencyError(ConpetError, ValueError):
     """An idempotency key was used before, for another request."""
 

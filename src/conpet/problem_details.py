@@ -15,6 +15,7 @@ from conpet.errors import (
     IdempotencyError,
     OutOfMemoryError,
     ReadOnlyError,
+    ReviewConflictError,
     TooManyJobsError,
     UnknownNameError,
     WorkspaceBusyError,
@@ -85,6 +86,8 @@ def problem_of(error: Exception) -> ApiProblem:
             return error
         case DataError():
             return _data_problem(error)
+        case ReviewConflictError():
+            return ApiProblem(409, "review-conflict", str(error))
         case UnknownNameError():
             return ApiProblem(404, "not-found", str(error))
         case IdempotencyError() | TooManyJobsError() | GateRefusedError() | CandidateOutdatedError():

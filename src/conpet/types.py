@@ -786,6 +786,7 @@ class ForgetReport:
         cost: The cost of each stage.
         evaluation: The evaluation after the change, or None.
         receipt: The receipt (JSON-ready); None if nothing was changed.
+        reviewed: Number of items in review that are deleted.
     """
 
     dry_run: bool
@@ -800,6 +801,7 @@ class ForgetReport:
     cost: tuple[StageCost, ...] = ()
     evaluation: Evaluation | None = None
     receipt: Mapping[str, Any] | None = None
+    reviewed: int = 0
 
     @property
     def rows(self) -> int:
@@ -821,6 +823,8 @@ class ForgetReport:
             lines.append(f"{given} matched nothing that is stored: {listed(self.unmatched)}")
         if self.recorded:
             lines.append(f"{plural(self.recorded, 'recorded prediction')} {would}cleared")
+        if self.reviewed:
+            lines.append(f"{plural(self.reviewed, 'item')} in review {would}deleted")
         if self.generations:
             numbers = ", ".join(map(str, self.generations))
             lines.append(f"kept generations {would}dropped, so the workspace cannot go back to them: {numbers}")
@@ -845,6 +849,7 @@ class ForgetReport:
             "still_trained": list(self.still_trained),
             "unmatched": list(self.unmatched),
             "recorded": self.recorded,
+            "reviewed": self.reviewed,
             "notes": list(self.notes),
             "seconds": sum(stage.seconds for stage in self.cost),
             "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,

@@ -33,6 +33,7 @@ from conpet.cli import (
     modules,
     predict,
     report,
+    review,
     serve,
     settings,
     stream,
@@ -89,6 +90,7 @@ app.add_typer(labels.app, name="labels")
 app.add_typer(costs.app, name="costs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(review.app, name="review")
 app.add_typer(backbones.app, name="backbones")
 app.add_typer(cache.app, name="cache")
 app.add_typer(bench.app, name="bench")

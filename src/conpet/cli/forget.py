@@ -209,9 +209,11 @@ def _print(opened: ConPET, report: ForgetReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.to_json())
         return
-    if report.receipt is None and report.recorded:
+    if report.receipt is None and (report.recorded or report.reviewed):
+        reviewed = f", {plural(report.reviewed, 'item')} in review deleted" if report.reviewed else ""
         line(
-            f"{plural(report.recorded, 'recorded prediction')} cleared; no stored row matches, so nothing else changed"
+            f"{plural(report.recorded, 'recorded prediction')} cleared{reviewed}; no stored row matches, so nothing "
+            "else changed"
         )
         line(
             "the record notes how many entries were cleared; there is no receipt, as no event belongs to it", messages()

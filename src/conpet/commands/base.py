@@ -62,6 +62,7 @@ class Transaction:
         tested: Number of test examples that were answered.
         made: The events that were committed.
         before: The labels that could be answered before.
+        about: Added to the detail of every event that is committed (JSON-ready).
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Transaction:
         self.before = frozenset(self.snapshot.owners)
         self.tested = 0
         self.made: list[EventRecord] = []
+        self.about: dict[str, Any] = {}
         self._judged: Judged | None = None
         self.gate_report: GateReport | None = None
 
@@ -247,7 +249,7 @@ class Transaction:
         Raises:
             GateRefusedError: They would make earlier answers worse; they are kept as a candidate.
         """
-        about = self._about_gate(changes) if state is not None else {}
+        about = self.about | (self._about_gate(changes) if state is not None else {})
         complete = []
         for number, (change, stages) in enumerate(zip(changes, costs, strict=True), start=1):
             new = change.new_version

@@ -14,8 +14,10 @@ from conpet.evaluation.composite import Composite, composite, energy, price_of
 from conpet.evaluation.cost_report import Alternative, CostLine, CostReport, TaskCost, VersionCost
 from conpet.evaluation.history import BATCH, DECISION_COST, SETTINGS_ONLY, row_of
 from conpet.evaluation.metrics import whole_accuracy
+from conpet.review.review import Review
 from conpet.store import CostKind, CostSource, EventRecord, LedgerEntry, Store
 from conpet.store.ledger import total
+from conpet.store.prediction_log import PredictionLog
 
 _UPDATES = frozenset(CostKind) - {CostKind.PREDICT, CostKind.REVIEW}
 _GB, _MONTH_SECONDS = 1e9, 30 * 24 * 3600.0
@@ -54,6 +56,7 @@ def cost_report(store: Store, now: datetime | None = None) -> CostReport:
     Raises:
         CorruptionError: The ledger is damaged.
     """
+    Review(store, PredictionLog(store.path)).book()
     entries, events = store.ledger.entries(), store.events()
     header = store.header()
     prices = Settings.parse(header.settings).prices

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
@@ -27,6 +27,7 @@ from conpet.methods.base import Method
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, without_rows
 from conpet.replay.memory_writer import MemoryWriter, stored_examples
 from conpet.report.text import duration
+from conpet.review.queue import ReviewQueue
 from conpet.state.reading import ORIGINS, origins, task_state, task_states
 from conpet.state.state import State, TaskState
 from conpet.state.statistics import classes_of
@@ -160,8 +161,8 @@ class ForgetPlan:
             for name in dict.fromkeys([*lost, *dropped])
         )
 
-    def clear(self, log: PredictionLog) -> int:
-        """Delete what is recorded of predictions of these rows, labels and tasks; return how many entries."""
+    def clear(self, log: PredictionLog) -> Cleared:
+        """Delete what is recorded of predictions of these rows, labels and tasks, and what of them is in review."""
         found = [*(loss.found for loss in self.losses), *self.older]
         stored = [example for rows in found for subset in Subset for example in rows.examples(subset)]
         labels = {*self.wanted.labels, *(label for loss in self.losses for label in loss.labels)}
@@ -291,17 +292,32 @@ def forget(
     return report_of(plan, keep_modules=keep_modules, evaluation=tx.measured(evaluation), cost=tuple(tx.costs.stages))
 
 
+class Cleared(NamedTuple):
+    """What was deleted beside the stored rows: recorded predictions, and items in review."""
+
+    recorded: int = 0
+    reviewed: int = 0
+
+
 def clear(
     log: PredictionLog, inputs: Sequence[Example], *, tasks: Sequence[str] = (), labels: Sequence[str] = ()
-) -> int:
-    """Delete what is recorded of predictions; return how many entries."""
-    return log.forget({log.hash_of(example) for example in inputs}, tasks=tasks, labels=labels) if log.exists else 0
+) -> Cleared:
+    """Delete what is recorded of predictions, and what is in review; return how many entries and items."""
+    queue = ReviewQueue(log)
+    hashes = {log.hash_of(example) for example in inputs} if log.exists or queue.exists else set()
+    texts = {example.content for example in inputs}
+    return Cleared(
+        log.forget(hashes, tasks=tasks, labels=labels),
+        queue.forget(hashes, tasks=tasks, labels=labels, texts=texts),
+    )
 
 
-def recorded(log: PredictionLog, inputs: Sequence[Example]) -> int:
-    """Return how many recorded predictions there are of some inputs."""
-    hashes = {log.hash_of(example) for example in inputs} if log.exists else set()
-    return sum(len(log.entries(input_hash=value, limit=_MOST_SHOWN)) for value in hashes)
+def recorded(log: PredictionLog, inputs: Sequence[Example]) -> Cleared:
+    """Return how many recorded predictions, and items in review, there are of some inputs."""
+    queue = ReviewQueue(log)
+    hashes = {log.hash_of(example) for example in inputs} if log.exists or queue.exists else set()
+    entries = sum(len(log.entries(input_hash=value, limit=_MOST_SHOWN)) for value in hashes)
+    return Cleared(entries, queue.count(hashes))
 
 
 def report_of(

@@ -12,6 +12,7 @@ from conpet.config.duration import ago
 from conpet.data import Example
 from conpet.errors import ConfigError, UnknownNameError
 from conpet.evaluation.history import LOG
+from conpet.review.queue import ReviewQueue
 from conpet.state.slots import MEMORY
 from conpet.store import Change, Store
 from conpet.store.prediction_log import LogEntry, PredictionLog
@@ -79,7 +80,7 @@ def trace_input(store: Store, log: PredictionLog, item: str | Example, limit: in
 
 
 def prune(store: Store, log: PredictionLog, older_than: str | None) -> int:
-    """Delete the entries that are older than a duration (90d); return how many there were.
+    """Delete the entries that are older than a duration (90d), also in review; return how many entries there were.
 
     Args:
         store: The workspace's store.
@@ -90,14 +91,19 @@ def prune(store: Store, log: PredictionLog, older_than: str | None) -> int:
         ConfigError: It is no duration, or entries are kept without a limit.
     """
     if older_than is not None:
-        return log.prune(ago(older_than, "older than"))
+        return _pruned(log, ago(older_than, "older than"))
     days = Settings.parse(store.header().settings).log.keep_days
     if days is None:
         raise ConfigError(
             "this workspace keeps recorded predictions without a limit: give an age (--older-than 90d), or set one "
             "(`conpet audit log WORKSPACE --keep-days 90`)"
         )
-    return log.prune(datetime.now(UTC) - timedelta(days=days))
+    return _pruned(log, datetime.now(UTC) - timedelta(days=days))
+
+
+def _pruned(log: PredictionLog, before: datetime) -> int:
+    ReviewQueue(log).prune(before)
+    return log.prune(before)
 
 
 def _rows(store: Store, task: str, version: int) -> dict[str, list[Any]]:

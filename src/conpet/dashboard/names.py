@@ -17,6 +17,7 @@ KINDS = {
     JobKind.RENAME: marked("Rename a label"),
     JobKind.RETIRE: marked("Retire a label"),
     JobKind.SPLIT: marked("Split a label"),
+    JobKind.REVIEW: marked("Learn what was reviewed"),
 }
 """Kinds of jobs."""
 STATES = {

@@ -80,9 +80,7 @@ class Performer:
             case JobKind.EXTEND:
                 result = self._extend()
             case JobKind.REMOVE:
-                evaluation = self._change(1, 1, options["task"], self._workspace.remove, options["task"])
-                result = {"tasks": [{"task": options["task"], "version": None}]}
-                result["whole_accuracy"] = evaluation.whole_accuracy if evaluation else None
+                result = self._remove(options["task"])
             case JobKind.ACTIVATE:
                 arguments = (options["task"], options["version"])
                 report = self._change(1, 1, options["task"], self._workspace.rollback, *arguments)
@@ -95,6 +93,8 @@ class Performer:
                 result = {"gate": self._promote(options["candidate"]).summary()}
             case JobKind.FORGET:
                 result = self._forget(options)
+            case JobKind.REVIEW:
+                result = self._review(options)
             case JobKind.RENAME | JobKind.RETIRE | JobKind.SPLIT:
                 result = self._relabel(options)
         return {**result, "generation": self._workspace.store.generation()}
@@ -120,12 +120,28 @@ class Performer:
             reports += [report.to_json() for report in learned]
         return {"tasks": reports}
 
+    def _remove(self, task: str) -> dict[str, Any]:
+        evaluation = self._change(1, 1, task, self._workspace.remove, task)
+        whole = evaluation.whole_accuracy if evaluation else None
+        return {"tasks": [{"task": task, "version": None}], "whole_accuracy": whole}
+
     def _extend(self) -> dict[str, Any]:
         extend = partial(self._workspace.extend, needed_since=self._needed_since)
         reports = self._change(1, 1, None, extend, read_examples(self._data))
         for report in reports:
             self._log(str(report))
         return {"tasks": [report.to_json() for report in reports]}
+
+    def _review(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Learn what was reviewed; an earlier attempt may have learned a part of it."""
+        learn = partial(self._workspace.learn_reviewed, into=options["into"], name=options["name"])
+        reports = self._change(1, 1, None, learn)
+        for report in reports:
+            self._log(str(report))
+        if not reports and not self._former:
+            self._log("nothing to learn: no reviewed item has a right label that was not learned yet")
+        former = [] if not self._former else result_so_far(self._former)["tasks"]
+        return {"tasks": [*former, *(report.to_json() for report in reports)]}
 
     def _relabel(self, options: Mapping[str, Any]) -> dict[str, Any]:
         label, workspace = options["label"], self._workspace
@@ -177,6 +193,7 @@ class Performer:
             "still_trained",
             "unmatched",
             "recorded",
+            "reviewed",
             "seconds",
             "whole_accuracy",
             "receipt",

@@ -40,6 +40,7 @@ class JobProcess:
         job_id: The job, already claimed.
         backbone: As in `ConPET.open`.
         device: As in `ConPET.open`.
+        log_to: As in `ConPET.open`.
         stop: Set when the job is to stop at its next step and to go back to the queue.
     """
 
@@ -50,6 +51,7 @@ class JobProcess:
         job_id: str,
         backbone: str | None,
         device: str | None,
+        log_to: str | None,
         stop: threading.Event,
     ) -> None:
         self._queue = queue
@@ -57,6 +59,7 @@ class JobProcess:
         self._id = job_id
         self._backbone = backbone
         self._device = device
+        self._log_to = log_to
         self._stop = stop
         self._looked = 0.0
         self._last = JobProgress("", 0.0)
@@ -94,6 +97,7 @@ class JobProcess:
                 device=self._device,
                 event_detail={JOB: self._id},
                 actor=actor_of(caller),
+                log_to=self._log_to,
             ) as workspace,
         ):
             warnings.showwarning = self._show_warning  # type: ignore[assignment] # the last parameter is `line` there
@@ -149,9 +153,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the jobs whose ids come on standard input, until it ends, which it does with the server at the latest.
 
     Args:
-        arguments: The workspace's folder, the backbone and the device ("" for the workspace's).
+        arguments: The workspace's folder, the backbone, the device and the folder of the record ("" for the
+            workspace's).
     """
-    path, backbone, device = arguments
+    path, backbone, device, log_to = arguments
     os.nice(_NICENESS)
     workspace = Path(path)
     job_queue, stop, ids = JobQueue(workspace), threading.Event(), SimpleQueue[str | None]()
@@ -163,7 +168,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     threading.Thread(target=_read_ids, args=(ids, stop), daemon=True).start()
     while job_id := ids.get():
-        if not JobProcess(job_queue, workspace, job_id, backbone or None, device or None, stop).run():
+        options = (backbone or None, device or None, log_to or None)
+        if not JobProcess(job_queue, workspace, job_id, *options, stop).run():
             return 1
     return 0
 

@@ -375,17 +375,7 @@ class JobQueue:
             return
         for folder in (self.folder, self.folder / "data"):
             folder.mkdir(mode=0o700, exist_ok=True)
-        file = self._database.file
-        aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        try:
-            Database(aside, JobsBase.metadata, JOBS_VERSION).create()
-            sync(aside)
-            with suppress(FileExistsError):  # another process was faster
-                file.hardlink_to(aside)
-        finally:
-            for leftover in self.folder.glob(f"{aside.name}*"):
-                leftover.unlink(missing_ok=True)
-        sync(self.folder)
+        self._database.make()
 
     def _exists_file(self) -> bool:
         """Return whether the database exists, after checking its schema once."""

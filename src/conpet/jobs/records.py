@@ -24,7 +24,7 @@ def actor_of(caller: str) -> str | None:
 
 
 class JobKind(StrEnum):
-    """What a job does; see the methods of `ConPET` with these names."""
+    """What a job does; see the methods of `ConPET` with these names, and `ConPET.learn_reviewed`."""
 
     LEARN = "learn"
     EXTEND = "extend"
@@ -33,6 +33,7 @@ class JobKind(StrEnum):
     CONSOLIDATE = "consolidate"
     PROMOTE = "promote"
     FORGET = "forget"
+    REVIEW = "review"
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
@@ -40,7 +41,7 @@ class JobKind(StrEnum):
     @property
     def in_parts(self) -> bool:
         """Whether it may commit several changes, so that a next attempt goes on after those already made."""
-        return self in (JobKind.LEARN, JobKind.EXTEND)
+        return self in (JobKind.LEARN, JobKind.EXTEND, JobKind.REVIEW)
 
 
 class JobState(StrEnum):

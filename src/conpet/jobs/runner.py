@@ -105,6 +105,7 @@ class JobRunner:
         queue: Its queue.
         backbone: As in `ConPET.open`.
         device: As in `ConPET.open`.
+        log_to: As in `ConPET.open`.
         threads: Threads of a job's process for computing; by default one for each core.
         on_end: Called with a job that has ended and the seconds of its last attempt.
     """
@@ -116,6 +117,7 @@ class JobRunner:
         *,
         backbone: str | None = None,
         device: str | None = None,
+        log_to: Path | None = None,
         threads: int | None = None,
         on_end: Callable[[Job, float], object] = lambda job, seconds: None,
     ) -> None:
@@ -123,6 +125,7 @@ class JobRunner:
         self._queue = queue
         self._backbone = backbone
         self._device = device
+        self._log_to = log_to
         self._threads = threads
         self._on_end = on_end
         self._stopping = threading.Event()
@@ -206,7 +209,7 @@ class JobRunner:
             self._on_end(ended, time.monotonic() - began)
 
     def _command(self) -> list[str]:
-        options = (str(self._workspace), self._backbone or "", self._device or "")
+        options = (str(self._workspace), self._backbone or "", self._device or "", str(self._log_to or ""))
         return [sys.executable, "-m", "conpet.jobs.process", *options]
 
     def _environment(self) -> dict[str, str]:

@@ -27,11 +27,29 @@ from conpet.serve.job_schemas import (
 )
 from conpet.serve.middleware import BodyMiddleware, RequestMiddleware
 from conpet.serve.problems import add_handlers
-from conpet.serve.routes import cost, health, jobs, predict, predictions, watch, workspace
+from conpet.serve.review_schemas import (
+    AnswerRequest,
+    DrawRequest,
+    ImportRequest,
+    LearnReviewedRequest,
+    NextRequest,
+    ReportRequest,
+    UndoRequest,
+)
+from conpet.serve.routes import cost, health, jobs, predict, predictions, review, watch, workspace
 from conpet.serve.schemas import FeedbackRequest, PredictRequest, ProblemFields
 from conpet.serve.settings import ServeSettings
 
-ROUTERS = (health.router, predict.router, workspace.router, cost.router, jobs.router, watch.router, predictions.router)
+ROUTERS = (
+    health.router,
+    predict.router,
+    workspace.router,
+    cost.router,
+    jobs.router,
+    watch.router,
+    predictions.router,
+    review.router,
+)
 BODIES: tuple[type[BaseModel], ...] = (
     PredictRequest,
     FeedbackRequest,
@@ -42,6 +60,13 @@ BODIES: tuple[type[BaseModel], ...] = (
     ConsolidateRequest,
     ForgetRequest,
     PromoteRequest,
+    DrawRequest,
+    NextRequest,
+    AnswerRequest,
+    UndoRequest,
+    ReportRequest,
+    LearnReviewedRequest,
+    ImportRequest,
     RenameRequest,
     RetireRequest,
     SplitRequest,

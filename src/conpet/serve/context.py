@@ -17,6 +17,7 @@ from conpet.evaluation.cost_report import CostReport
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
 from conpet.problem_details import ApiProblem, too_busy
+from conpet.review.review import Review
 from conpet.serve.background import Background
 from conpet.serve.batching import Batcher
 from conpet.serve.buffer import Buffer
@@ -126,6 +127,7 @@ class ServerContext:
             jobs,
             backbone=settings.backbone,
             device=settings.device,
+            log_to=settings.log_to,
             threads=settings.threads,
             on_end=metrics.job_ended,
         )
@@ -173,6 +175,11 @@ class ServerContext:
         workspace = self.serving.workspace
         assert workspace is not None  # noqa: S101 - it is ready
         return workspace
+
+    def review(self) -> Review:
+        """Return the review of the workspace's answers; errors as in `ready`."""
+        store = self.opened().store
+        return Review(store, self.recorder.predictions, self.settings.log_predictions)
 
     def record(self) -> PredictionLog:
         """Return the record of predictions.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from conpet.config import LogConfig, Settings
 from conpet.data import Example
 from conpet.errors import ConfigError, reason_of
+from conpet.review.queue import ReviewQueue
 from conpet.serve.logs import Log
 from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
@@ -49,6 +50,7 @@ class AnswerRecorder:
 
     def __init__(self, settings: ServeSettings, log: Log, metrics: Metrics) -> None:
         self.predictions = PredictionLog(settings.workspace, settings.log_to)
+        self._review = ReviewQueue(self.predictions)
         self._override = settings.log_predictions
         self._log = log
         self._metrics = metrics
@@ -147,6 +149,7 @@ class AnswerRecorder:
     def _keep(self) -> bool:
         """Delete some of the entries that are too old; return whether more are left."""
         try:
+            self._review.keep_for(self._keep_days)
             return self.predictions.keep_for(self._keep_days)
         except (OSError, ConfigError, sqlite3.Error) as error:
             self._log.error("recorded predictions that are too old cannot be deleted yet", reason=reason_of(error))

@@ -132,7 +132,11 @@ class Serving:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._workspace = ConPET.open(
-            settings.workspace, backbone=settings.backbone, device=settings.device, wait_for_changes=False
+            settings.workspace,
+            backbone=settings.backbone,
+            device=settings.device,
+            wait_for_changes=False,
+            log_to=settings.log_to,
         )
         self._recorder.check(self._workspace.settings)
         live = self._workspace.live.refresh(self._warm)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from conpet.config import LogConfig
 from conpet.data import Example
 from conpet.errors import reason_of
+from conpet.review.queue import ReviewQueue
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Prediction
 
@@ -18,12 +19,15 @@ from conpet.types import Prediction
 class Recorder:
     """Appends predictions to the log. An answer is never lost: what cannot be written is counted, with a warning.
 
+    What is too old is deleted, also from the review.
+
     Args:
         log: The log.
     """
 
     def __init__(self, log: PredictionLog) -> None:
         self._log = log
+        self._review = ReviewQueue(log)
         self._failing = False
 
     def begin(self, config: LogConfig) -> bool:
@@ -58,6 +62,7 @@ class Recorder:
             return list(predictions)
         try:
             self._log.keep_for(config.keep_days)
+            self._review.keep_for(config.keep_days)
         except (OSError, sqlite3.Error) as error:
             warnings.warn(
                 f"recorded predictions that are too old cannot be deleted yet: {reason_of(error)}", stacklevel=2

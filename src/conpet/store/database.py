@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool
 
+from conpet.artifact import sync
 from conpet.errors import ConpetError, CorruptionError, WorkspaceBusyError
 from conpet.store.access import connect_read_only, missing_right
 from conpet.store.schema import SCHEMA_VERSION, Base
@@ -55,6 +57,27 @@ class Database:
             raw.execute(f"PRAGMA user_version={self._version}")
         with self.write() as connection:
             self._tables.create_all(connection)
+
+    def make(self, fill: Callable[[Connection], object] | None = None) -> None:
+        """Create the file with all tables, complete or not at all; keep that of another process that was faster.
+
+        Args:
+            fill: Writes the first rows, before anyone can see the file.
+        """
+        aside = self.file.with_name(f".{self.file.name}.{secrets.token_hex(4)}")
+        try:
+            made = Database(aside, self._tables, self._version)
+            made.create()
+            if fill is not None:
+                with made.write() as connection:
+                    fill(connection)
+            sync(aside)
+            with suppress(FileExistsError):
+                self.file.hardlink_to(aside)
+        finally:
+            for leftover in self.file.parent.glob(f"{aside.name}*"):
+                leftover.unlink(missing_ok=True)
+        sync(self.file.parent)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

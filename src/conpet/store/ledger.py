@@ -5,10 +5,8 @@ It holds names of tasks and numbers, no labels and no texts. Entries are only ad
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
@@ -18,7 +16,6 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, Connection, delete, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from conpet.artifact import sync
 from conpet.cost import Resources
 from conpet.errors import CorruptionError
 from conpet.store.access import missing_right
@@ -189,25 +186,13 @@ class Ledger:
             return False
         try:
             if not file.exists():
-                self._make()
+                self._database.make()
             with self._database.write() as connection:
                 self._check(connection)
                 work(connection)
         except OSError:  # a full or failing disk, or a damaged ledger, must not stop the operation
             return False
         return True
-
-    def _make(self) -> None:
-        file = self._database.file
-        aside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-        try:
-            Database(aside, _Base.metadata, _VERSION).create()
-            sync(aside)
-            with suppress(FileExistsError):  # another process was faster
-                file.hardlink_to(aside)
-        finally:
-            for leftover in file.parent.glob(f"{aside.name}*"):
-                leftover.unlink(missing_ok=True)
 
     def _check(self, connection: Connection) -> None:
         schema = connection.execute(text("PRAGMA user_version")).scalar_one()

@@ -172,6 +172,8 @@ PRUNE_SECONDS = 3600.0
 _FIRST_DAY = date(1970, 1, 1)
 _CHUNK = 10_000
 """Entries that are read, or deleted, at a time."""
+_VARIABLES = 500
+"""Most numbers that a query names."""
 
 Row = tuple[Any, ...]
 """The values of an entry before it has an id and a digest."""
@@ -221,6 +223,11 @@ class LogEntry:
     scope: float | None
     modules: tuple[tuple[str, int], ...]
 
+    @property
+    def example(self) -> Example | None:
+        """The input, if inputs are recorded."""
+        return None if self.content is None else example_of(self.kind, self.content)
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
         document = {name: getattr(self, name) for name in self.__slots__}
@@ -249,6 +256,27 @@ class Watched:
     decision: str
     selector: float | None
     scope: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawable:
+    """What drawing entries for review needs of one; see `LogEntry`.
+
+    Attributes:
+        id: Its number.
+        time: When it was answered, in seconds since 1970.
+        decision: "answer", "ask" or "decline".
+        confidence: Probability that the label is right.
+        labelled: Whether it names a label.
+        readable: Whether its input is recorded.
+    """
+
+    id: int
+    time: float
+    decision: str
+    confidence: float | None
+    labelled: bool
+    readable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +404,11 @@ class PredictionLog:
         _renew_in_forks(self)
 
     @property
+    def folder(self) -> Path:
+        """The folder of the file."""
+        return self._folder
+
+    @property
     def exists(self) -> bool:
         """Whether anything was ever recorded."""
         return self.file.is_file()
@@ -435,7 +468,7 @@ class PredictionLog:
                     request,
                     place,
                     self.hash_of(example),
-                    _content(example) if with_text else None,
+                    content_of(example) if with_text else None,
                     str(example.kind),
                     one.generation,
                     one.task,
@@ -572,6 +605,11 @@ class PredictionLog:
                 rows,
             )
 
+    def retract_feedback(self, numbers: Collection[int]) -> None:
+        """Forget the right labels of entries."""
+        with self._changing() as raw:
+            raw.executemany("DELETE FROM feedback WHERE prediction = ?", [(number,) for number in numbers])
+
     def restart_watch(self) -> None:
         """Let watching begin anew: the present inputs are the reference from now on."""
         with self._changing() as raw:
@@ -613,7 +651,7 @@ class PredictionLog:
 
     def hash_of(self, example: Example | str) -> bytes:
         """Return the keyed hash (HMAC-SHA256) of an input, by which it is found; its label and id do not matter."""
-        content = example if isinstance(example, str) else _content(example)
+        content = example if isinstance(example, str) else content_of(example)
         return hmac.digest(self._secret(), content.encode("utf-8", "surrogatepass"), "sha256")
 
     def entries(
@@ -651,6 +689,34 @@ class PredictionLog:
         if before is not None:
             query = query.where(columns.id < before)
         return [_entry(row) for row in self._select(query.limit(limit))]
+
+    def entries_of(self, numbers: Collection[int]) -> list[LogEntry]:
+        """Return the entries with these numbers that are still recorded, in the order of their numbers."""
+        columns, wanted = _PREDICTION.columns, sorted(numbers)
+        query = select(columns.id, *_RECORDED).where(columns.request.is_not(None)).order_by(columns.id)
+        parts = (wanted[start : start + _VARIABLES] for start in range(0, len(wanted), _VARIABLES))
+        return [_entry(row) for part in parts for row in self._select(query.where(columns.id.in_(part)))]
+
+    def drawable(self, after: int) -> Iterator[Drawable]:
+        """Yield what drawing entries for review needs of each, oldest first, in constant memory.
+
+        Args:
+            after: Only entries with higher numbers.
+        """
+        columns = _PREDICTION.columns
+        query = select(
+            columns.id,
+            columns.time,
+            columns.decision,
+            columns.confidence,
+            columns.label.is_not(None).label("labelled"),
+            columns.content.is_not(None).label("readable"),
+        )
+        query = query.where(columns.request.is_not(None)).order_by(columns.id)
+        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
+            for row in rows:
+                yield Drawable(*row)
+            after = rows[-1].id
 
     def watched(self, after: int, generations: int) -> Iterator[Watched]:
         """Yield what watching needs of each entry, oldest first, in constant memory.
@@ -857,22 +923,11 @@ class PredictionLog:
         """Make the file, complete or not at all; check that it is of this workspace."""
         self.require_writable()
         if not self.exists:
-            aside = self.file.with_name(f".{FILE}.{secrets.token_hex(4)}")
-            try:
-                made = Database(aside, _TABLES, LOG_VERSION)
-                made.create()
-                with made.write() as connection:
-                    connection.execute(text("INSERT INTO meta VALUES ('key', :mark)"), {"mark": self._mark})
-                sync(aside)
-                with suppress(FileExistsError):  # another process was faster
-                    self.file.hardlink_to(aside)
-            finally:
-                for leftover in self._folder.glob(f"{aside.name}*"):
-                    leftover.unlink(missing_ok=True)
-            sync(self._folder)
+            insert = text("INSERT INTO meta VALUES ('key', :mark)")
+            self._database.make(lambda connection: connection.execute(insert, {"mark": self.mark}))
 
     @property
-    def _mark(self) -> str:
+    def mark(self) -> str:
         """What tells the key of this workspace from others, without showing it."""
         return sha256(self._secret()).hexdigest()[:16]
 
@@ -880,7 +935,7 @@ class PredictionLog:
         version = self._select(text("PRAGMA user_version"))
         if version[0][0] != LOG_VERSION:
             raise CorruptionError(f"{self.file} was not written by this version of conpet; move it away")
-        if self._select(text("SELECT value FROM meta WHERE name = 'key'"))[0][0] != self._mark:
+        if self._select(text("SELECT value FROM meta WHERE name = 'key'"))[0][0] != self.mark:
             raise ConfigError(f"{self.file} records the predictions of another workspace; name another folder")
 
     def _secret(self) -> bytes:
@@ -917,13 +972,18 @@ def _make_key(path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _content(example: Example) -> str:
-    """Return an input without label and id: its text, or JSON."""
+def content_of(example: Example) -> str:
+    """Return an input without label and id, as it is recorded: its text, or JSON."""
     if example.kind is Kind.TEXT:
         return example.text
     document = example.to_json()
     kept = {name: value for name, value in document.items() if name not in ("label", "id")}
     return json.dumps(kept, ensure_ascii=False, sort_keys=True)
+
+
+def example_of(kind: str, content: str) -> Example:
+    """Return the input that `content_of` wrote."""
+    return Example.of_text(content) if kind == Kind.TEXT else Example.from_json(json.loads(content))
 
 
 def _number(value: float) -> float | None:

@@ -127,6 +127,11 @@ class Store:
         return self._layout.root
 
     @property
+    def actor(self) -> str:
+        """Who makes the changes of this object."""
+        return self._actor
+
+    @property
     def detail(self) -> Mapping[str, Any]:
         """What this object adds to the detail of every event."""
         return self._detail

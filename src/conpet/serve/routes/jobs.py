@@ -87,9 +87,10 @@ UseGate = Annotated[
 ]
 Evaluate = Annotated[bool, Query(description="Whether to measure all tasks on their test examples afterwards.")]
 Candidate = Annotated[int, InPath(ge=1, le=2**31, description="Number of a candidate.")]
-_ACCEPTED: dict[int | str, dict[str, Any]] = {
+ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {"headers": {"Location": {"description": "Address of the job.", "schema": {"type": "string"}}}}
 }
+"""The part of a route's description (`responses`) that describes an accepted job."""
 _CHANGE_ERRORS = documented(401, 403, 404, 409, 422, 429, 507)
 _READ_ERRORS = documented(401, 403, 404, 422, 429)
 
@@ -138,7 +139,7 @@ _LEARN_BODY = {
     summary="Learn a task, or several",
     status_code=202,
     dependencies=[learn_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=_LEARN_BODY,
 )
@@ -184,7 +185,7 @@ async def learn(
         digest = digest_of([kind, options, read, content])
         former = await former_job(context, caller, idempotency_key, digest)
         if former is not None:
-            return _accepted(former)
+            return accepted(former)
         upload = UploadOptions(
             chosen,
             extend=extend,
@@ -197,7 +198,7 @@ async def learn(
         )
         tasks = await checked_upload(context, folder, upload)
         wanted = JobRequest(kind, options, tasks)
-        return _accepted(await submit(request, caller, wanted, idempotency_key, digest, job_id))
+        return accepted(await submit(request, caller, wanted, idempotency_key, digest, job_id))
 
 
 @router.delete(
@@ -205,7 +206,7 @@ async def learn(
     summary="Remove a task",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
 )
 async def remove(
@@ -218,7 +219,7 @@ async def remove(
 ) -> Response:
     """Accept a job that removes a task with its labels, versions and stored examples."""
     wanted = JobRequest(JobKind.REMOVE, {"task": task, "evaluate": evaluate, "gate": use_gate}, (task,))
-    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
+    return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.post(
@@ -226,7 +227,7 @@ async def remove(
     summary="Make a version of a task active",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ActivateRequest, roll_back={"version": 1}),
 )
@@ -239,7 +240,7 @@ async def activate(
 ) -> Response:
     """Accept a job that makes another version of a task active: a rollback, or the way back."""
     options = {"task": task, "version": body.version, "evaluate": body.evaluate, "gate": body.gate}
-    return _accepted(
+    return accepted(
         await submit_change(request, caller, JobRequest(JobKind.ACTIVATE, options, (task,)), idempotency_key)
     )
 
@@ -249,7 +250,7 @@ async def activate(
     summary="Consolidate",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ConsolidateRequest, default={}, with_a_bound={"bound": 0.5}),
 )
@@ -261,7 +262,7 @@ async def consolidate(
 ) -> Response:
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
-    return _accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
+    return accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
 
 
 @router.post(
@@ -269,7 +270,7 @@ async def consolidate(
     summary="Rename a label",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(RenameRequest, a_label={"label": "pin_lost", "name": "pin_forgotten"}),
 )
@@ -280,7 +281,7 @@ async def rename(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that renames a label, without training."""
-    return _accepted(await submit_relabelling(request, caller, JobKind.RENAME, body.model_dump(), idempotency_key))
+    return accepted(await submit_relabelling(request, caller, JobKind.RENAME, body.model_dump(), idempotency_key))
 
 
 @router.post(
@@ -288,7 +289,7 @@ async def rename(
     summary="Retire a label",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(RetireRequest, a_label={"label": "pin_lost"}),
 )
@@ -299,7 +300,7 @@ async def retire(
     idempotency_key: Key = None,
 ) -> Response:
     """Accept a job that removes a label with its examples and older versions of its task, without training."""
-    return _accepted(await submit_relabelling(request, caller, JobKind.RETIRE, body.model_dump(), idempotency_key))
+    return accepted(await submit_relabelling(request, caller, JobKind.RETIRE, body.model_dump(), idempotency_key))
 
 
 @router.post(
@@ -307,7 +308,7 @@ async def retire(
     summary="Split a label into finer ones",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(
         SplitRequest,
@@ -328,7 +329,7 @@ async def split(
 ) -> Response:
     """Accept a job that learns a task again with finer labels in place of one."""
     options = body.model_dump(exclude={"rows"})
-    return _accepted(await submit_split(request, caller, body.rows, options, idempotency_key))
+    return accepted(await submit_split(request, caller, body.rows, options, idempotency_key))
 
 
 @router.post(
@@ -336,7 +337,7 @@ async def split(
     summary="Forget rows, labels or tasks",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(ForgetRequest, a_text={"rows": ["my card was swallowed"], "reason": "request 17"}),
 )
@@ -356,13 +357,13 @@ async def forget(
     wanted = body.model_dump(exclude=set(options))
     digest = digest_of([JobKind.FORGET, options, wanted])
     if (former := await former_job(context, caller, idempotency_key, digest)) is not None:
-        return _accepted(former)
+        return accepted(former)
     rows = [row.to_json() for row in await asyncio.to_thread(_checked_wanted, wanted)]
     hashes = [value.lower() for value in body.hashes]
     async with uploading(context) as (job_id, folder):
         await asyncio.to_thread(write_wanted, folder / DATA, {**wanted, "rows": rows, "hashes": hashes})
-        accepted = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
-        return _accepted(await submit(request, caller, accepted, idempotency_key, digest, job_id))
+        job = JobRequest(JobKind.FORGET, options, tuple(body.tasks))
+        return accepted(await submit(request, caller, job, idempotency_key, digest, job_id))
 
 
 def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
@@ -380,7 +381,7 @@ def _checked_wanted(wanted: dict[str, Any]) -> tuple[Example, ...]:
     summary="Make a refused change",
     status_code=202,
     dependencies=[operate_role],
-    responses=_CHANGE_ERRORS | _ACCEPTED,
+    responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
     openapi_extra=body_of(PromoteRequest, without_gate={"gate": False}),
 )
@@ -395,7 +396,7 @@ async def promote(
     workspace = context_of(request).opened()
     await asyncio.to_thread(workspace.gate_report, number)
     wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
-    return _accepted(await submit_change(request, caller, wanted, idempotency_key))
+    return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.get(
@@ -610,7 +611,8 @@ def _check_options(form: str, *, extend: bool, batch: int, **task: Any) -> None:
         raise ApiProblem(422, "invalid-options", "batch is for several tasks, which only JSON can hold")
 
 
-def _accepted(submitted: Submitted) -> Response:
+def accepted(submitted: Submitted) -> Response:
+    """Return the response to a request that has become a job."""
     job = submitted.job
     headers = {"Location": f"/v1/jobs/{job.id}"} | ({REPLAYED: "true"} if submitted.replayed else {})
     return _json(job.to_json(), 202, headers)

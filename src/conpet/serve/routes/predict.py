@@ -24,7 +24,7 @@ from conpet.serve.keys import Role
 from conpet.serve.problems import documented
 from conpet.serve.schemas import PredictRequest, PredictResponse
 from conpet.serve.settings import ServeSettings
-from conpet.types import Prediction
+from conpet.types import Candidate, Prediction
 
 TIMEOUT = "X-Request-Timeout"
 """Header with the most seconds that a client waits."""
@@ -143,7 +143,7 @@ async def answer(
         request.state.logged["texts"] = [example.content for example in examples]
     batcher = context.ready()
     if not context.serving.live.state.tasks:
-        raise ApiProblem(409, "no-tasks", "the workspace has no tasks yet; learn a task first")
+        raise _no_tasks()
     if min_generation is not None:
         await _wait_for(context, min_generation, deadline)
     answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
@@ -158,6 +158,34 @@ async def answer(
         predictions = [replace(one, request_id=request.state.request_id) for one in predictions]
     request.state.logged["generation"] = predictions[0].generation
     return predictions
+
+
+async def propose(request: Request, example: Example, deadline: float, top_n: int) -> tuple[Candidate, ...]:
+    """Return the likeliest labels for an input, best first, without recording them; errors as in `answer`.
+
+    Args:
+        request: The request.
+        example: The input.
+        deadline: When to give up, on the monotonic clock.
+        top_n: How many labels.
+    """
+    context = context_of(request)
+    _check([example], top_n, context.settings)
+    batcher = context.ready()
+    if not context.serving.live.state.tasks:
+        raise _no_tasks()
+    answers: asyncio.Future[list[Prediction]] = asyncio.get_running_loop().create_future()
+    predictions = await _answers(
+        request, batcher, Ticket([example], top_n, 0.0, None, False, deadline, answers), answers
+    )
+    if predictions is None:
+        return ()
+    (one,) = predictions
+    return (Candidate(one.label, one.score, one.task), *one.runners_up)
+
+
+def _no_tasks() -> ApiProblem:
+    return ApiProblem(409, "no-tasks", "the workspace has no tasks yet; learn a task first")
 
 
 def _timeout(request: Request, settings: ServeSettings) -> float:
