@@ -73,7 +73,10 @@ class Performer:
         """Make the change, without what the job has committed in an earlier attempt, and return its result."""
         if self._former and not self._job.kind.in_parts:
             return {**result_so_far(self._former), **self._finished()}
-        options = self._job.options
+        return {**self._made(self._job.options), "generation": self._workspace.store.generation()}
+
+    def _made(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the change; return its result."""
         match self._job.kind:
             case JobKind.LEARN:
                 result = self._learn(options)
@@ -97,7 +100,7 @@ class Performer:
                 result = self._review(options)
             case JobKind.RENAME | JobKind.RETIRE | JobKind.SPLIT:
                 result = self._relabel(options)
-        return {**result, "generation": self._workspace.store.generation()}
+        return result
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
         tasks, batch = read_tasks(self._data), int(options.get("batch", 1))

@@ -459,6 +459,29 @@ class ReviewQueue:
             rows = connection.execute(query).all()
             return _items(connection, rows)
 
+    def search(
+        self, words: str, *, states: Collection[ItemState] = (), kind: ItemKind | None = None, skip: int, limit: int
+    ) -> tuple[list[ReviewItem], int]:
+        """Return some of the items that have all words in their input or a label, newest first, and their number.
+
+        Args:
+            words: The words; all items without any.
+            states: As in `items`.
+            kind: As in `items`.
+            skip: Number of newer items to leave out.
+            limit: Most items.
+        """
+        if not self.exists:
+            return [], 0
+        texts = (ITEM.c.content, ITEM.c.label, ITEM.c.right)
+        wanted = [or_(*(column.icontains(word, autoescape=True) for column in texts)) for word in words.split()]
+        wanted += [ITEM.c.state.in_(states)] if states else []
+        wanted += [ITEM.c.kind == kind] if kind is not None else []
+        with self._reading() as connection:
+            number = connection.execute(select(func.count()).select_from(ITEM).where(*wanted)).scalar_one()
+            query = select(ITEM).where(*wanted).order_by(ITEM.c.id.desc()).offset(skip).limit(limit)
+            return _items(connection, connection.execute(query).all()), int(number)
+
     def feedback_of(self, number: int) -> dict[int, str | None]:
         """Return the recorded predictions that were drawn at random of an item, each with its right label.
 
