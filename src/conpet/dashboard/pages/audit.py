@@ -18,7 +18,7 @@ from conpet.config import Settings
 from conpet.config.duration import moment_of
 from conpet.dashboard.listing import PAGE, SearchText
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import VERBS
+from conpet.dashboard.names import DECISIONS, VERBS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -34,12 +34,8 @@ router = page_router()
 ENTRY = Entry(80, "/ui/audit", marked("Audit"), Role.OPERATE)
 Operator = Annotated[Visit, visits(Role.OPERATE)]
 Before = Annotated[int | None, Query(ge=1, le=2**53)]
-DECISIONS = {
-    "answer": (marked("answered"), "good"),
-    "ask": (marked("asked back"), "warn"),
-    "decline": (marked("declined"), "plain"),
-}
-"""Decisions, with the tone of their badge."""
+TONES: dict[Decision, str] = {"answer": "good", "ask": "warn", "decline": "plain"}
+"""Tones of the badges of decisions."""
 PERIODS = {"": marked("any time"), "24h": marked("24 hours"), "7d": marked("7 days"), "30d": marked("30 days")}
 _ANSWERS = 100
 """Most answers to a request or a text that are listed."""
@@ -62,6 +58,7 @@ async def history(visit: Operator, text: SearchText = "", before: Before = None)
         before=before,
         text=text,
         verbs=VERBS,
+        by={row.actor: actor_name(visit.context.keys, row.actor) for row in rows},
     )
 
 
@@ -73,7 +70,8 @@ async def change(visit: Operator, number: int) -> Response:
     if not found or found[0].id != number:
         raise ApiProblem(404, "unknown-change", "there is no change of this number")
     (event,) = found
-    return visit.render("change.html", event=event, verbs=VERBS, details=_details(event.detail))
+    by = actor_name(visit.context.keys, event.actor)
+    return visit.render("change.html", event=event, verbs=VERBS, by=by, details=_details(event.detail))
 
 
 @router.get("/audit/export")
@@ -144,6 +142,7 @@ async def predictions(
         chosen=chosen,
         periods=PERIODS | ({since: since} if since not in PERIODS else {}),
         decisions=DECISIONS,
+        tones=TONES,
         mode=mode,
         exists=record.exists,
     )
@@ -161,6 +160,7 @@ async def prediction(visit: Operator, number: int) -> Response:
         learned_from=traced["learned_from"][:_ROWS],
         more=max(0, len(traced["learned_from"]) - _ROWS),
         decisions=DECISIONS,
+        tones=TONES,
     )
 
 
@@ -170,7 +170,7 @@ async def find(visit: Operator) -> Response:
     wanted = visit.form.get("wanted")
     record = visit.context.record()
     rows = await asyncio.to_thread(_found, record, wanted) if wanted else []
-    return visit.render("found.html", rows=rows, wanted=wanted, decisions=DECISIONS)
+    return visit.render("found.html", rows=rows, wanted=wanted, decisions=DECISIONS, tones=TONES)
 
 
 def _found(record: PredictionLog, wanted: str) -> list[LogEntry]:

@@ -17,7 +17,7 @@ from conpet.commands.course import Point
 from conpet.dashboard.charts import Chart, Key, image
 from conpet.dashboard.health import Health, health_of
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import VERBS
+from conpet.dashboard.names import DECISIONS, VERBS
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -36,12 +36,6 @@ Anybody = Annotated[Visit, visits(Role.PREDICT)]
 
 DAYS = 30
 """Days of traffic that are shown."""
-DECISIONS: dict[Decision, str] = {
-    "answer": marked("answered"),
-    "ask": marked("asked back"),
-    "decline": marked("declined"),
-}
-"""What decisions are called."""
 _WAIT_SECONDS = 0.15
 """How long the page waits for what is computed beside it."""
 _POINTS = 200
