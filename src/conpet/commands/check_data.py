@@ -82,7 +82,7 @@ def check_data(
         data = data_of_tasks(tasks, known)
     else:
         data, loaded = load_data(_paths(source), options=options, known=known)
-    model, own = (None, False) if quick else _backbone(snapshot, backbone, device)
+    model, own = (None, False) if quick else backbone_to_read(snapshot, backbone, device)
     reading = None if model is None else backbone_reading(model, snapshot if own else None)
     if snapshot is not None and model is not None and own:
         data = with_recognised(data, snapshot, model)
@@ -153,7 +153,7 @@ def _same_rows(rows: Sequence[Row], features: Tensor, examples: StoredExamples, 
         yield Row(examples.task, str(subset), f"task {examples.task!r}", position + 1, example, stored=True)
 
 
-def _backbone(snapshot: Snapshot | None, backbone: str | None, device: str | None) -> tuple[Backbone, bool]:
+def backbone_to_read(snapshot: Snapshot | None, backbone: str | None, device: str | None) -> tuple[Backbone, bool]:
     """Return the backbone that was named, or that of a workspace, or the default; and whether it is the workspace's."""
     settings = Settings() if snapshot is None else Settings.parse(snapshot.header.settings)
     name = backbone or (settings.backbone.name if snapshot is not None else DEFAULT_BACKBONE)

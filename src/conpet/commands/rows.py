@@ -89,6 +89,18 @@ def stored_answers(snapshot: Snapshot) -> tuple[AnsweredExample, ...]:
     return tuple(answers)
 
 
+def answers_about(snapshot: Snapshot, name: str) -> tuple[AnsweredExample, ...]:
+    """Return the answers of `stored_answers`, with inputs only for the examples of one task."""
+    if ANSWERS not in snapshot.shared:
+        return ()
+    answers: list[AnsweredExample] = []
+    document = snapshot.shared[ANSWERS].document(ANSWERS)
+    for task in snapshot.tasks:
+        own = list(_answers_of(document, task.name))
+        answers += with_inputs(task.active, _TEST, own, lambda one: not one.correct) if task.name == name else own
+    return tuple(answers)
+
+
 def stored_held_out(snapshot: Snapshot) -> list[AnsweredExample] | None:
     """Return the answers to held-out examples; None if the last change was made without the gate."""
     if HELD_OUT not in snapshot.shared:

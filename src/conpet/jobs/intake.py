@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -76,26 +76,38 @@ class StreamUpload(BaseModel):
 def main() -> None:
     """Read a request from standard input, and answer on standard output."""
     request = json.load(sys.stdin)
-    memory = _BASE_BYTES + _BYTES_PER_BYTE * request["limit"]
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory(_BASE_BYTES + _BYTES_PER_BYTE * request["limit"])
     folder = Path(request.pop("folder"))
-    try:
+
+    def read() -> dict[str, Any]:
         tasks, labels = read_upload(folder, UploadOptions(**request))
-        answer: dict[str, Any] = {"outcome": "accepted", "tasks": tasks, "labels": labels}
+        return {"tasks": tasks, "labels": labels}
+
+    json.dump(outcome_of(read), sys.stdout)
+
+
+def limit_memory(size: int) -> None:
+    """Let this process have so many bytes of memory, and write no core."""
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def outcome_of(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what reading an upload has given, or why it cannot be read."""
+    try:
+        return {"outcome": "accepted", **read()}
     except DataError as error:
-        answer = {
+        return {
             "outcome": "data",
             "message": error.summary,
             "problems": [[problem.file, problem.row, problem.reason] for problem in error.problems],
         }
     except ConfigError as error:
-        answer = {"outcome": "settings", "message": str(error)}
+        return {"outcome": "settings", "message": str(error)}
     except Exception as error:
         if not is_out_of_memory(error):
             raise  # a bug: the server logs what this process says
-        answer = {"outcome": "memory"}
-    json.dump(answer, sys.stdout)
+        return {"outcome": "memory"}
 
 
 def read_upload(folder: Path, options: UploadOptions) -> tuple[list[str], list[str]]:

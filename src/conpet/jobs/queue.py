@@ -55,15 +55,40 @@ class JobQueue:
     @contextmanager
     def upload(self) -> Iterator[tuple[str, Path]]:
         """Yield the id of a new job and the folder for its data, which is deleted unless the job was submitted."""
-        self.make()
-        job_id = secrets.token_hex(8)
-        folder = self._data(job_id)
-        folder.mkdir(mode=0o700)
+        job_id, folder = self.stage()
         try:
             yield job_id, folder
         finally:
             if not self._exists(job_id):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def stage(self) -> tuple[str, Path]:
+        """Return the id of a job that may be submitted later, and the folder for its data.
+
+        It is deleted after an hour in which nothing is added to it, unless the job was submitted.
+        """
+        self.make()
+        job_id = secrets.token_hex(8)
+        folder = self._data(job_id)
+        folder.mkdir(mode=0o700)
+        return job_id, folder
+
+    def staged(self, job_id: str) -> Path:
+        """Return the folder that `stage` gave for a job.
+
+        Raises:
+            UnknownNameError: It is gone, or the job was submitted.
+        """
+        folder = self._data(job_id)
+        if not folder.is_dir() or self._exists(job_id):
+            raise UnknownNameError(
+                "this upload is no longer there: it was learned or discarded, or is older than an hour"
+            )
+        return folder
+
+    def discard(self, job_id: str) -> None:
+        """Delete the data of a job that was not submitted."""
+        shutil.rmtree(self.staged(job_id), ignore_errors=True)
 
     def submit(
         self,

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS
@@ -28,6 +29,8 @@ FORMATS = ("json", *FILE_FORMATS)
 """Formats of uploads."""
 RAW = "upload"
 """Name of the file as it was received, before its suffix, in the folder of the job."""
+REPORT, ROWS = "report.json", "rows.json"
+"""What an examination writes: a `DataCheckReport`; and the rows as they are, and as they would be corrected."""
 _SECONDS = 120
 """Most seconds for reading an upload."""
 _SHOWN_CHARACTERS = 4000
@@ -61,6 +64,27 @@ class UploadOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ExamineOptions:
+    """How a file is examined.
+
+    Attributes:
+        file: Its name in the folder; the ending says the format.
+        shown: What it is called in messages.
+        workspace: Folder of the workspace.
+        name: Name of the task; None for more examples of known labels.
+        backbone: Present location of the backbone, if it was moved.
+        limit: Most bytes of the file when decompressed.
+    """
+
+    file: str
+    shown: str
+    workspace: str
+    name: str | None = None
+    backbone: str | None = None
+    limit: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class CheckedUpload:
     """What an upload holds.
 
@@ -87,14 +111,36 @@ def check_upload(folder: Path, options: UploadOptions) -> CheckedUpload:
         DataError: The upload has errors; `problems` lists all of them.
         ConfigError: An option is wrong, or pyarrow is needed and not installed.
     """
-    request = json.dumps({"folder": str(folder), **asdict(options)})
-    command = [sys.executable, "-m", "conpet.jobs.intake"]
+    answer = _asked("conpet.jobs.intake", {"folder": str(folder), **asdict(options)})
+    return CheckedUpload(tuple(answer["tasks"]), tuple(answer["labels"]))
+
+
+def examine_upload(folder: Path, options: ExamineOptions) -> None:
+    """Look for what makes learning wrong in a file in a job's folder, against a workspace; the file stays.
+
+    What is found is written beside the file, as the report `REPORT`, and the rows, as `ROWS`. It is read in another
+    process, as by `check_upload`.
+
+    Args:
+        folder: The job's folder.
+        options: What to look at, and how.
+
+    Raises:
+        DataError: The file cannot be read.
+        ConfigError: An option is wrong, or a package is missing that reads its format.
+    """
+    _asked("conpet.jobs.examine", {"folder": str(folder), **asdict(options)})
+
+
+def _asked(module: str, request: Mapping[str, Any]) -> Any:
+    """Return what a process answers that reads uploads."""
+    command = [sys.executable, "-m", module]
     # Arrow's own allocator reserves a gigabyte at once, which may be all that the process is allowed.
     environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
     try:
         done = subprocess.run(
             command,
-            input=request,
+            input=json.dumps(request),
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -114,4 +160,4 @@ def check_upload(folder: Path, options: UploadOptions) -> CheckedUpload:
             raise DataError(answer["message"], [Problem(*problem) for problem in answer["problems"]])
         case "settings":
             raise ConfigError(answer["message"])
-    return CheckedUpload(tuple(answer["tasks"]), tuple(answer["labels"]))
+    return answer

@@ -19,7 +19,7 @@ from conpet.data import Examples
 from conpet.errors import DataError, Problem
 from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_examples
 from conpet.jobs.records import Job, JobKind, JobRequest
-from conpet.jobs.uploads import UploadOptions, check_upload
+from conpet.jobs.uploads import ExamineOptions, UploadOptions, check_upload, examine_upload
 from conpet.problem_details import too_busy
 from conpet.serve.auth import Caller
 from conpet.serve.context import ServerContext, context_of
@@ -128,6 +128,12 @@ async def former_job(context: ServerContext, caller: Caller, key: str | None, di
         return None
     former = await asyncio.to_thread(context.jobs.find, caller.id, key, digest)
     return None if former is None else Submitted(former, replayed=True)
+
+
+async def examined_upload(context: ServerContext, folder: Path, options: ExamineOptions) -> None:
+    """Examine a file before it is learned, as soon as there is a turn; see `conpet.jobs.uploads.examine_upload`."""
+    async with context.checking:
+        await asyncio.to_thread(examine_upload, folder, options)
 
 
 @asynccontextmanager

@@ -171,8 +171,11 @@ async def answer(visit: Reviewer) -> Response:
     said = partial(review.answer, number, verdict, label, note=form.get("note"), reviewer=reviewer_of(visit.caller))
     try:
         done = await asyncio.to_thread(said)
-    except ReviewConflictError as conflict:
-        return visit.redirect(link("review/next", kind=form.get("kind") or None), flash=str(conflict))
+    except ReviewConflictError:
+        told = visit.gettext(
+            "Somebody else has this item, or it was answered or learned meanwhile. Here is the next one."
+        )
+        return visit.redirect(link("review/next", kind=form.get("kind") or None), flash=told)
     except (UnknownNameError, ConfigError) as error:
         item = await asyncio.to_thread(review.queue.get, number)
         return await _shown(visit, review, item, form.get("kind"), problem=str(error), status=422)
@@ -284,8 +287,8 @@ async def import_file(visit: Reviewer) -> Response:
         review, name = visit.context.review(), reviewer_of(visit.caller)
         done = await asyncio.to_thread(_imported, review, name, file, form.file_name)
     told = visit.ngettext(
-        "%(num)s new item, %(verdicts)s verdicts taken over.",
-        "%(num)s new items, %(verdicts)s verdicts taken over.",
+        "%(num)s new item. Verdicts taken over: %(verdicts)s.",
+        "%(num)s new items. Verdicts taken over: %(verdicts)s.",
         done.items,
         verdicts=visit.formats.number(done.verdicts),
     )

@@ -1,0 +1,214 @@
+"""Changes by pages: from an upload to a version that answers, and back; and what the gate refuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conpet.serve.keys import KeyStore, Role
+from tests.helpers.dashboard import Browser, Page
+from tests.helpers.gate import BROKEN, harmful, learned
+from tests.helpers.serve import Served, served
+from tests.helpers.workspaces import stream, workspace
+
+FIRST, SECOND, _ = stream()
+SECONDS = 180
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(workspace(tmp_path_factory.mktemp("changes"), 1).path) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(server: Served) -> Browser:
+    return Browser(server)
+
+
+def ended(browser: Browser, page: Page) -> Page:
+    """Return the page of a job when it has ended, and its result answers."""
+    assert page.path.startswith("/ui/jobs/"), page.text
+    deadline = time.monotonic() + SECONDS
+    while "Ended" not in page.text:
+        assert time.monotonic() < deadline, page.text
+        time.sleep(0.1)
+        page = browser.get(page.path)
+    return page
+
+
+def waited(server: Served, page: Page) -> None:
+    """Wait until what a job has done answers."""
+    job = server.context.jobs.get(page.path.rpartition("/")[2])
+    assert job.result is not None, job.error
+    server.predict("a", min_generation=job.result["generation"])
+
+
+def as_csv(task: object, more: str = "") -> bytes:
+    rows = [f"{one.text},{one.label}\n" for one in task.train]  # type: ignore[attr-defined]
+    return ("text,label\n" + "".join(rows) + more).encode()
+
+
+def test_a_file_is_checked_learned_changed_and_rolled_back(server: Served, browser: Browser) -> None:
+    one, other = SECOND.train[0], SECOND.train[-1]
+    content = as_csv(SECOND, f"{one.text},{one.label}\n{one.text},{other.label}\n<b>&amp,{one.label}\n")
+    form = browser.get("/ui/tasks/learn")
+    checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": "<i>cards"}, {"file": ("a.csv", content)})
+    assert (checked.status, checked.heading) == (200, "Check before “<i>cards” is learned")
+    assert "The same input with different labels (1)" in checked.text
+    (pair,) = checked.rows("The same input with different labels")
+    assert one.text in pair[1]
+    assert (one.label in pair[1]) != (one.label in pair[2])  # side by side
+    boxes = checked.root.all("input", name="drop")
+    keys = [box.attributes["value"] for box in boxes if "checked" in box.attributes]
+    assert keys
+    shown = [box.attributes["value"] for box in checked.root.all("input", name="shown")]
+    job = browser.send(checked, checked.path, {"drop": keys, "shown": shown, "correct": "yes"})
+    done = ended(browser, job)
+    assert "✓ Done" in done.text
+    assert done.rows("What was changed")[0][:2] == ["<i>cards", "1"]
+    assert "Gate passed" in done.text
+    waited(server, done)
+
+    listed = browser.get("/ui/tasks")
+    assert [row[0] for row in listed.rows("2 tasks")] == [FIRST.name, "<i>cards"]
+    assert browser.get("/ui/tasks", q="cards").rows("1 task")[0][1] == str(len(SECOND.labels))
+    label = SECOND.labels[0]
+    asked = browser.get("/ui/tasks/rename", label=label)
+    assert "The task gets a new version." in asked.text
+    taken = browser.send(asked, "/ui/tasks/rename", {"name": FIRST.labels[0]})
+    assert (taken.status, f"in task {FIRST.name}" in taken.text) == (422, True)
+    fields = {**asked.form("/ui/tasks/rename"), "name": "<script>renamed"}
+    first, again = (browser.post("/ui/tasks/rename", fields) for _ in range(2))
+    assert first.path == again.path  # sent twice, done once
+    waited(server, ended(browser, first))
+    page = browser.get("/ui/tasks/task", name="<i>cards")
+    names = [row[0] for row in page.rows("Labels, measured on test examples among the labels of all tasks")]
+    assert "<script>renamed" in names
+    assert not [one for one in page.root.all("script") if "src" not in one.attributes]
+    versions = browser.get("/ui/tasks/task", name="<i>cards", view="versions").rows("2 versions")
+    assert [(row[0], row[3]) for row in versions] == [
+        ("2", f"+ <script>renamed − {label}"),
+        ("1", "the first version kept"),
+    ]
+    assert "version 1 instead of version 2" in browser.get("/ui/tasks/activate", name="<i>cards", version=1).text
+    back = browser.get("/ui/tasks/activate", name="<i>cards", version=1)
+    waited(server, ended(browser, browser.send(back, "/ui/tasks/activate")))
+    texts = browser.get("/ui/tasks/task", name="<i>cards", view="examples", q="<b>").rows("1 stored example")
+    assert texts[0][0] == "<b>&amp"
+
+    events = server.context.opened().store.history(limit=3)
+    assert [(event.verb, event.actor) for event in events] == [
+        ("rollback", "key 127.0.0.1"),
+        ("rename", "key 127.0.0.1"),
+        ("learn", "key 127.0.0.1"),
+    ]
+    removed = browser.get("/ui/tasks/remove", name="<i>cards")
+    waited(server, ended(browser, browser.send(removed, "/ui/tasks/remove")))
+    assert browser.get("/ui/tasks/task", name="<i>cards").status == 404
+
+
+def test_a_label_is_split_and_retired(server: Served, browser: Browser) -> None:
+    label = FIRST.labels[0]
+    named = browser.get("/ui/tasks/split", label=label)
+    assert "First, name these" in named.text
+    taken = browser.get("/ui/tasks/split", label=label, finer=["x", FIRST.labels[1]])
+    assert (taken.status, "of this name already" in taken.text) == (422, True)
+    form = browser.get("/ui/tasks/split", label=label, finer=["x", "y", ""])
+    number = len(form.rows("Choose a finer label for each stored example"))
+    assert number == 8 + 2 + 4
+    fields = {"finer": ["x", "y"], **{f"row-{place}": "x" for place in range(number)}}
+    one_sided = browser.send(form, "/ui/tasks/split", fields)
+    assert "at least one example to each" in one_sided.text
+    assert len(one_sided.root.all("option", value="x", selected="")) == number  # what was chosen stays
+    fields |= {f"row-{place}": "y" for place in range(0, number, 2)}
+    done = ended(browser, browser.send(form, "/ui/tasks/split", fields))
+    waited(server, done)
+    assert {"x", "y"} <= set(server.context.serving.live.snapshot.owners)
+    retired = browser.get("/ui/tasks/retire", label="y")
+    assert "This cannot be undone" in retired.text
+    waited(server, ended(browser, browser.send(retired, "/ui/tasks/retire")))
+    assert "y" not in server.context.serving.live.snapshot.owners
+    assert browser.get("/ui/tasks/retire", label="nothing").status == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"", "The file has errors."),
+        ("a.csv", b"text,label\nonly one label,x\nstill one,x\n", "These rows cannot be learned yet."),
+        ("a.exe", b"MZ\x00\x01", "cannot be learned"),
+        ("", b"", "Choose a file."),
+    ],
+)
+def test_files_that_cannot_be_learned_are_refused_with_the_reason(
+    browser: Browser, name: str, content: bytes, said: str
+) -> None:
+    form = browser.get("/ui/tasks/learn")
+    fields = {"kind": "task", "name": ""}
+    refused = browser.send(form, "/ui/tasks/learn", fields, {"file": (name, content)})
+    if any(one.text == "Start learning" for one in refused.root.all("button")):
+        refused = browser.send(refused, refused.path, {"correct": "yes"})
+        assert refused.status == 422
+    assert said in refused.text
+    assert "/jobs/data" not in refused.response.text  # no path of the server
+
+
+def test_more_examples_go_to_the_tasks_of_their_labels(server: Served, browser: Browser) -> None:
+    known = list(server.context.serving.live.snapshot.owners)[-1]
+    owner = server.context.serving.live.snapshot.owners[known]
+    content = f"text,label\nquite a new text,{known}\nand another one,{known}\n".encode()
+    form = browser.get("/ui/tasks/learn", more="yes")
+    checked = browser.send(form, "/ui/tasks/learn", {"kind": "more"}, {"file": ("a.csv", content)})
+    done = ended(browser, browser.send(checked, checked.path))
+    assert done.rows("What was changed")[0][0] == owner
+    other = browser.send(form, "/ui/tasks/learn", {"kind": "more"}, {"file": ("a.csv", b"text,label\na,b\nc,d\n")})
+    refused = browser.send(other, other.path)
+    assert (refused.status, "of unknown labels" in refused.text) == (422, True)
+    discarded = browser.send(refused, f"{refused.path}/discard")
+    assert (discarded.path, "discarded" in discarded.text) == ("/ui/tasks", True)
+
+
+def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -> None:
+    with served(learned(tmp_path).path) as running:
+        browser = Browser(running)
+        form = browser.get("/ui/tasks/learn")
+        files = {"file": ("h.csv", as_csv(harmful()))}
+        checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": "harmful"}, files)
+        refused = ended(browser, browser.send(checked, checked.path, {"correct": "yes"}))
+        assert "The gate stopped this change" in refused.text
+        assert any(BROKEN in row[0] for row in refused.rows("What would get worse"))
+        assert "The gate stopped the last change" in browser.get("/ui/overview").text
+        asked = browser.get("/ui/candidates/1/promote")
+        assert "get worse by more than the margin" in asked.text
+        made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))
+        assert "Gate overruled" in made.text
+        gone = browser.get(refused.path)
+        assert "The workspace has changed since" in gone.text
+
+
+def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys.sqlite")
+    keys = {role: store.create(role)[0] for role in Role}
+    pages = {
+        "/ui/tasks": Role.PREDICT,
+        f"/ui/tasks/task?name={FIRST.name}&view=examples": Role.LEARN,
+        "/ui/tasks/learn": Role.LEARN,
+        f"/ui/tasks/remove?name={FIRST.name}": Role.OPERATE,
+        "/ui/tasks/consolidate": Role.OPERATE,
+    }
+    with served(server.context.settings.workspace, keys_file=store.file) as closed:
+        for role, key in keys.items():
+            browser = Browser(closed)
+            browser.sign_in(key)
+            for path, needed in pages.items():
+                assert (browser.get(path).status == 200) == role.allows(needed), (role, path)
+            fields = {"csrf": browser.get("/ui/tasks").form("/ui/language")["csrf"], "name": FIRST.name}
+            for path in ("/ui/tasks/retire", "/ui/tasks/activate", "/ui/candidates/1/promote", "/ui/tasks/split"):
+                assert (browser.post(path, fields).status != 403) == role.allows(Role.OPERATE)
+        assert browser.get(f"/ui/tasks/task?name={FIRST.name}").root.all(
+            "a", href="/ui/tasks/remove?name=" + FIRST.name
+        )
