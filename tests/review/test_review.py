@@ -111,7 +111,7 @@ def test_a_reported_answer_comes_first_and_is_found_by_its_request(tmp_path: Pat
         answers[1].label,
         FIRST,
     )
-    assert item.note == "x: no!"
+    assert (item.note, item.reported_by) == ("no!", "x")
     found = learner.review.next("ann")
     assert found is not None
     assert found.id == item.id

@@ -460,7 +460,10 @@ def _print_item(item: ReviewItem, workspace: Path) -> None:
         line("  no answer is recorded")
     if item.reports:
         said = f"; suggested: {item.suggested}" if item.suggested else ""
-        line(f"  reported as wrong {plural(item.reports, 'time')}{said}" + (f"; {item.note}" if item.note else ""))
+        line(
+            f"  reported as wrong {plural(item.reports, 'time')}{said}"
+            + (f"; {item.note} ({item.reported_by})" if item.note else "")
+        )
     for one in item.verdicts:
         line(f"  {one.reviewer}: {one.verdict} {one.label or ''}".rstrip() + (f" ({one.note})" if one.note else ""))
     for number, candidate in enumerate(item.candidates, start=1):

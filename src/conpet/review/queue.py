@@ -195,7 +195,7 @@ class ReviewQueue:
                 values |= {"kind": str(ItemKind.REPORTED), "position": REPORTED}
                 values |= {"contested": 1, "state": str(ItemState.OPEN)} if row.state == ItemState.DONE else {}
             values |= {"suggested": item.suggested} if item.suggested else {}
-            values |= {"note": f"{reporter}: {item.note}" if reporter else item.note} if item.note else {}
+            values |= {"note": item.note, "reported_by": reporter} if item.note else {}
             _update(connection, number, values)
         return self.get(number), waits
 
@@ -824,6 +824,7 @@ def _made(row: Row[Any], said: Sequence[Row[Any]], now: float) -> ReviewItem:
         reports=row.reports,
         suggested=row.suggested,
         note=row.note,
+        reported_by=row.reported_by,
         double=row.needed > 1,
         right=row.right,
         new=any(one.verdict == VerdictKind.NEW and one.label == row.right for one in said),

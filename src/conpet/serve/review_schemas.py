@@ -40,6 +40,7 @@ _ITEM: JsonDict = {
     "reports": 0,
     "suggested": None,
     "note": "",
+    "reported_by": "",
     "double": False,
     "right": None,
     "new": False,
@@ -201,6 +202,7 @@ class ItemFields(BaseModel):
     reports: int
     suggested: str | None
     note: str
+    reported_by: str
     double: bool
     right: str | None
     new: bool
