@@ -57,7 +57,9 @@ def walk(site: Site, tab: Tab, wrong: list[str]) -> Iterator[str]:
             continue
         if not shown or answer.headers.get("content-disposition", "").startswith("attachment"):
             continue
-        assert tab.open(address) == 200, address
+        if (status := tab.open(address)) != 200:
+            wrong.append(f"{address}: status {status}")
+            continue
         ahead += sorted(tab.links, key=lambda link: "script" not in link)
         yield address
 
