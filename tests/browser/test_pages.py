@@ -72,7 +72,7 @@ def test_every_page_is_well_made(site: Site, tab_of: Callable[..., Tab], languag
     known = routes(site)
     for address in walk(site, tab, wrong):
         route = route_of(address, known)
-        wrong += tab.check(thorough=route not in looked_at)
+        wrong += tab.check(thorough=language == "en" and route not in looked_at)  # colours are those of all languages
         looked_at.add(route)
     assert wrong == [], "\n".join(wrong)
     reached = {route_of(address, known) for address in tab.requested}
