@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from conpet import Client, ConPET, Example, Prediction
+from conpet import ConPET, Example, Prediction
 from conpet.commands.audit import verify_export
 from conpet.config.describe import describe_settings
 from conpet.dashboard.setting_meanings import SERVER, WORKSPACE
+from conpet.jobs.queue import JobQueue
+from conpet.jobs.records import JobKind, JobRequest, JobState
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.settings import ServeSettings
 from conpet.types import Decision
@@ -129,23 +131,27 @@ def test_an_alarm_says_what_changed_and_watching_can_begin_anew(tmp_path: Path) 
         assert {row[1] for row in former} >= {row[0] for row in shares}
 
 
-def test_jobs_are_listed_by_state_with_a_link_to_each(ws: ConPET, tmp_path: Path) -> None:
+def test_jobs_are_listed_by_state_with_a_link_to_each(tmp_path: Path) -> None:
     folder = workspace(tmp_path, 1).path
+    queue = JobQueue(folder, 10)
+    done = queue.submit(JobRequest(JobKind.ACTIVATE, {"version": 1}, ("text-0",)))
+    assert queue.claim() == queue.get(done.id)
+    queue.finish(done.id, JobState.SUCCEEDED, result={})
+    last = queue.cancel(queue.submit(JobRequest(JobKind.REMOVE, {}, ("text-1", "<b>"))).id)
     with served(folder) as server:
         browser = Browser(server)
-        with Client(f"http://127.0.0.1:{server.port}") as client:
-            done = client.wait(client.activate("text-0", 1, evaluate=False))
-            client.cancel(client.learn(TASKS[1]).id)
-            wait_for(lambda: client.jobs(limit=1)[0].state.ended)
         page = browser.get("/ui/jobs")
         rows = page.rows("Jobs, the newest first")
-        assert [row[2] for row in rows] == ["text-1", "text-0"]
-        assert [link.attributes["href"] for link in page.root.all("a") if done.id in link.attributes["href"]]
+        assert [row[1:4] for row in rows] == [
+            ["Remove a task", "text-1, <b>", "! Cancelled"],
+            ["Roll back to another version", "text-0", "✓ Done"],
+        ]
+        assert [link.text for link in page.root.all("a", href=f"/ui/jobs/{done.id}")] == [rows[1][1]]
         only = browser.get("/ui/jobs", state="succeeded").rows("Jobs, the newest first")
         assert [row[2] for row in only] == ["text-0"]
         assert browser.get("/ui/jobs", state="odd").status == 422
-        older = browser.get("/ui/jobs", before=server.context.jobs.list()[0].id)
-        assert [row[2] for row in older.rows("Jobs, the newest first")] == ["text-0"]
+        older = browser.get("/ui/jobs", before=last.id).rows("Jobs, the newest first")
+        assert [row[2] for row in older] == ["text-0"]
 
 
 def test_the_history_is_searched_exported_and_verified(browser: Browser, ws: ConPET, tmp_path: Path) -> None:

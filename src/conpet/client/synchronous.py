@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 
@@ -21,11 +21,8 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import CandidateRecord, Decision, GateReport, Prediction
+from conpet.types import CandidateRecord, Decision, GateReport, LogEntry, Prediction
 from conpet.watching.report import WatchReport
-
-if TYPE_CHECKING:
-    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 

@@ -27,8 +27,8 @@ from conpet.errors import ConfigError
 from conpet.problem_details import ApiProblem
 from conpet.serve.keys import Role
 from conpet.store import Store
-from conpet.store.prediction_log import LogEntry, PredictionLog
-from conpet.types import Decision
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import Decision, LogEntry
 
 router = page_router()
 ENTRY = Entry(80, "/ui/audit", marked("Audit"), Role.OPERATE)

@@ -11,6 +11,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from conpet.commands.checks import consolidation_blocker, owner_of
+from conpet.commands.stored_rows import examples_to_show
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -20,7 +21,6 @@ from conpet.errors import DataError
 from conpet.jobs.records import JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.replay.memory import Subset
-from conpet.replay.memory_writer import stored_examples
 from conpet.serve.keys import Role
 from conpet.serve.submit import Submitted, submit_change, submit_relabelling, submit_split
 from conpet.store import Snapshot, TaskRecord
@@ -312,7 +312,7 @@ async def _split_form(
 
 def _of_label(task: TaskRecord, label: str) -> list[Example]:
     """Return the stored examples of a label, of all subsets; none if no texts are stored."""
-    memory = stored_examples(task.active)
+    memory = examples_to_show(task.active)
     if memory.latent:
         return []
     return [

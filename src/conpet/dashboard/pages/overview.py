@@ -213,7 +213,7 @@ def _accuracy_chart(visit: Visit, measured: Sequence[Point]) -> Chart | None:
         visit.gettext("Accuracy after each change"),
         [
             visit.gettext("Change"),
-            visit.gettext("Time"),
+            visit.gettext("When"),
             visit.gettext("All test examples"),
             visit.gettext("Mean of the tasks"),
             visit.gettext("Forgetting, points"),

@@ -14,6 +14,12 @@
   }
   localise(document);
   document.addEventListener("htmx:load", (event) => localise(event.detail.elt));
+  // A row that is named in several tables is left out in all of them, or in none.
+  document.addEventListener("change", (event) => {
+    const box = event.target;
+    if (box.name !== "drop") return;
+    for (const other of document.getElementsByName("drop")) if (other.value === box.value) other.checked = box.checked;
+  });
   // Forms are sent once, however often the button is pressed.
   document.addEventListener("submit", (event) => {
     const form = event.target;
