@@ -64,6 +64,7 @@ def test_an_item_stays_with_its_reviewer_and_returns_when_the_time_is_over(
     assert late is not None
     assert late.id == first
     queue.answer(first, "cem", RIGHT)
+    assert len(queue.answer(first, "cem", RIGHT).verdicts) == 1  # sent twice
     with pytest.raises(ReviewConflictError, match="was reviewed by cem"):
         queue.answer(first, "ann", WRONG)
     assert queue.release("cem") == 0

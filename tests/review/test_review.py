@@ -124,6 +124,9 @@ def test_a_reported_answer_comes_first_and_is_found_by_its_request(tmp_path: Pat
         learner.review.answer(other.id, "confirm")
     with pytest.raises(UnknownNameError, match="nothing is recorded"):
         learner.review.report(request_id="unknown")
+    assert learner.review.report(SEEN[0], request_id="not yet")[0].label == answers[0].label
+    with pytest.raises(ConfigError, match="not the one of this request"):
+        learner.review.report(SEEN[0], request_id=answers[1].request_id, place=2)
     with pytest.raises(ConfigError, match="name the answer"):
         learner.review.report()
 

@@ -262,7 +262,11 @@ class ReviewQueue:
             row = _row(connection, number)
             _check_not_learned(row)
             if not offline:
-                _check_free(connection, row, reviewer, now)
+                _check_not_claimed(row, reviewer, now)
+            if not row.contested and _said_already(connection, number, reviewer, given):
+                return _item(connection, number)  # the request was sent twice
+            if not offline:
+                _check_free(connection, row, reviewer)
             seconds = _seconds(row, reviewer, given, now)
             values = {"item": number, "reviewer": reviewer, "time": now if at is None else at, "seconds": seconds}
             values |= {"verdict": str(given.verdict), "label": given.label, "task": given.task, "note": given.note}
@@ -681,9 +685,15 @@ def _check_not_claimed(row: Row[Any], reviewer: str, now: float) -> None:
         raise ReviewConflictError(f"item {row.id} is with {row.claimed_by} until {until} UTC; take another one")
 
 
-def _check_free(connection: Connection, row: Row[Any], reviewer: str, now: float) -> None:
-    """Refuse a verdict of someone who does not have the item."""
-    _check_not_claimed(row, reviewer, now)
+def _said_already(connection: Connection, number: int, reviewer: str, given: GivenVerdict) -> bool:
+    """Return whether the last verdict of a reviewer on an item is the same."""
+    own = and_(VERDICT.c.item == number, VERDICT.c.reviewer == reviewer)
+    last = connection.execute(select(VERDICT).where(own).order_by(VERDICT.c.id.desc()).limit(1)).first()
+    return last is not None and (last.verdict, last.label, last.note) == (given.verdict, given.label, given.note)
+
+
+def _check_free(connection: Connection, row: Row[Any], reviewer: str) -> None:
+    """Refuse a verdict on an item that does not need one of this reviewer."""
     said = connection.execute(select(VERDICT.c.reviewer).where(VERDICT.c.item == row.id)).scalars().all()
     if row.contested or row.state == ItemState.DISPUTED:
         return

@@ -349,6 +349,8 @@ class Review:
             return found[0] if found else None
         entries = self._log.entries(request=request_id, limit=_PLACES) if self._log.exists else []
         entry = next((one for one in entries if one.place == place), None)
+        if entry is None and example is not None:  # it is not recorded yet, or not any more
+            return self._entry(example, None, place)
         if entry is None:
             raise UnknownNameError(f"nothing is recorded of input {place} of this request")
         if example is not None and self._log.hash_of(example).hex() != entry.hash:
