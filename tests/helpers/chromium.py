@@ -25,12 +25,12 @@ SERIOUS = ("serious", "critical")
 _AXE = files("axe_playwright_python") / "axe.min.js"
 _KNOWN_WORDS = frozenset(
     {"conpet", "ConPET", "API", "CSV", "TSV", "JSON", "JSONL", "XML", "Excel", "Parquet", "UTC", "HTTP", "ID", "URL"}
-    | {"CPU", "GPU", "kB", "MB", "GB", "ms", "kWh", "CO2", "CO2e", "EUR", "USD", "JPY", "SHA", "LoRA", "PET"}
-    | {"Label", "Studio", "Python", "Prometheus", "Krippendorff", "Enter", "Tab"}
+    | {"CPU", "GPU", "kB", "MB", "GB", "ms", "kWh", "CO2", "CO2e", "EUR", "USD", "JPY", "SHA", "LoRA", "DoRA", "PET"}
+    | {"Label", "Studio", "Lines", "consolidation", "Python", "Prometheus", "Krippendorff", "Enter", "Tab"}
 )
 """Words that are the same in Japanese."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_'’.-]*")
-_OPTION = re.compile(r"--[a-z-]+( [a-z]+)?|“conpet [a-z ]+”|「?conpet [a-z]+ [a-z]+」?")
+_COMMAND = re.compile(r"--[a-z-]+( (hash|text))?|conpet( [a-z]+)+")
 
 _STRUCTURE = """() => ({
   language: document.documentElement.lang,
@@ -198,7 +198,7 @@ class Tab:
     def _untranslated(self) -> Iterator[str]:
         """Yield texts with English words that no user has written."""
         for text in self.page.evaluate(_TEXTS):
-            words = [word.strip("'’.-") for word in _WORD.findall(_OPTION.sub("", text))]
+            words = [word.strip("'’.-") for word in _WORD.findall(_COMMAND.sub("", text))]
             known = self.user_words | _KNOWN_WORDS
             if any(word not in known and len(word) > 1 and not re.search("[0-9]", word) for word in words):
                 yield " ".join(text.split())
