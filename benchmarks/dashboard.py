@@ -103,7 +103,7 @@ def _served(folder: Path, profiled: bool) -> Iterator[tuple[httpx2.Client, int]]
         port = listening.getsockname()[1]
     command = [sys.executable, *(["-m", "cProfile", "-s", "cumulative"] if profiled else []), "-m", "conpet"]
     server = subprocess.Popen(
-        [*command, "serve", str(folder), "--port", str(port), "--log-predictions", "hash", "--log-level", "error"]
+        [*command, "serve", str(folder), "--port", str(port), "--log-predictions", "hash", "--set", "log_level=error"]
     )
     try:
         headers = {"Accept": "text/html", "Accept-Language": "en"}
@@ -136,24 +136,23 @@ def _addresses(client: httpx2.Client) -> tuple[list[str], list[str]]:
     pages = [unescape(address) for address in _LINK.findall(navigation[0])]
     kinds, drawings = {_kind(page) for page in pages}, {}
     for page in tuple(pages):
-        for text in _whole(client, page):
-            drawings |= {_kind(one): one for one in map(unescape, _DRAWING.findall(text))}
-            for link in map(unescape, _LINK.findall(text)):
-                if _kind(link) not in kinds and _is_page(client, link):
-                    kinds.add(_kind(link))
-                    pages.append(link)
+        text = _whole(client, page)
+        drawings |= {_kind(one): one for one in map(unescape, _DRAWING.findall(text))}
+        for link in map(unescape, _LINK.findall(text)):
+            if _kind(link) not in kinds and _is_page(client, link):
+                kinds.add(_kind(link))
+                pages.append(link)
     return pages, list(drawings.values())
 
 
-def _whole(client: httpx2.Client, page: str) -> Iterator[str]:
-    """Yield a page, and once more when it shows what was computed meanwhile."""
-    text = client.get(page).raise_for_status().text
-    yield text
+def _whole(client: httpx2.Client, page: str) -> str:
+    """Return a page when it shows all that the server computes for it."""
     deadline = time.monotonic() + SECONDS_TO_START
-    while 'http-equiv="refresh"' in text and time.monotonic() < deadline:
+    while "refresh" in (answer := client.get(page).raise_for_status()).headers:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{page} waits for what is computed beside it")
         time.sleep(1)
-        text = client.get(page).raise_for_status().text
-    yield text
+    return answer.text
 
 
 def _kind(address: str) -> tuple[str, ...]:

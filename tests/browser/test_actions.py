@@ -12,6 +12,7 @@ from conpet.serve.keys import Role
 from tests.browser.conftest import FILE, FIRST, KEY_NAME, SECOND, TEXT, Site
 from tests.helpers import gate
 from tests.helpers.chromium import Tab, written
+from tests.helpers.serve import wait_for
 
 JOB_MILLISECONDS = 180_000
 NEW_TASK = '"><script>alert(2)</script>'
@@ -118,7 +119,7 @@ def test_reviewed_answers_become_a_version(site: Site, tab_of: Opened) -> None:
     assert tab.check() == []
     page.get_by_role("button", name="Learn ").click()
     expect(page.get_by_role("link", name="To the tasks")).to_be_visible(timeout=JOB_MILLISECONDS)
-    assert site.server.context.serving.live.generation > before
+    wait_for(lambda: site.server.context.serving.live.generation > before)
 
 
 def test_a_key_is_made_and_revoked(tab_of: Opened) -> None:
