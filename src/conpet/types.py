@@ -806,6 +806,12 @@ class Generation:
         """Return a JSON-ready dictionary."""
         return asdict(self) | {"time": self.time.isoformat(), "tasks": list(self.tasks)}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Generation:
+        """Rebuild a generation from `to_json`."""
+        time, tasks = datetime.fromisoformat(document["time"]), tuple(document["tasks"])
+        return cls(**{**document, "time": time, "tasks": tasks})
+
 
 @dataclass(frozen=True, slots=True)
 class ForgottenTask:

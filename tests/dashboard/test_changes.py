@@ -90,7 +90,7 @@ def test_a_file_is_checked_learned_changed_and_rolled_back(server: Served, brows
     assert "<script>renamed" in names
     assert not [one for one in page.root.all("script") if "src" not in one.attributes]
     versions = browser.get("/ui/tasks/task", name="<i>cards", view="versions").rows("2 versions")
-    assert [(row[0], row[3]) for row in versions] == [
+    assert [(row[0], row[4]) for row in versions] == [
         ("2", f"+ <script>renamed − {label}"),
         ("1", "the first version kept"),
     ]

@@ -18,7 +18,7 @@ from conpet.data.labelled import SUBSETS
 from conpet.data.rows import RowError, to_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
-from conpet.types import CandidateRecord, Decision, GateReport, LogEntry, Prediction, PredictOptions
+from conpet.types import CandidateRecord, Decision, GateReport, Generation, LogEntry, Prediction, PredictOptions
 from conpet.watching.report import WatchReport
 
 Answer = TypeVar("Answer")
@@ -257,6 +257,17 @@ def activate(task: str, version: int, evaluate: bool, gate: bool, key: str | Non
     """Return the request to make a version active."""
     content = _json({"version": version, "evaluate": evaluate, "gate": gate})
     return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
+
+
+def restore(number: int, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to go back to a kept generation."""
+    content = _json({"evaluate": evaluate, "gate": gate})
+    return _change("POST", f"/v1/generations/{number}/restore", key, content=content, headers=_JSON)
+
+
+def generations() -> Call[list[Generation]]:
+    """Return the request of the kept generations."""
+    return Call("GET", "/v1/generations", lambda answer: [Generation.from_json(one) for one in answer["generations"]])
 
 
 def rename(label: str, name: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:

@@ -18,6 +18,7 @@ KINDS = {
     JobKind.RENAME: marked("Rename a label"),
     JobKind.RETIRE: marked("Retire a label"),
     JobKind.SPLIT: marked("Split a label"),
+    JobKind.RESTORE: marked("Go back to a kept state"),
     JobKind.REVIEW: marked("Learn what was reviewed"),
 }
 """Kinds of jobs."""

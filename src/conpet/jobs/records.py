@@ -40,6 +40,7 @@ class JobKind(StrEnum):
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
+    RESTORE = "restore"
 
     @property
     def in_parts(self) -> bool:
