@@ -48,7 +48,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         gate=False,
     )
     with served(learner.path, log_predictions="text") as running:
-        running.predict([one.text for one in (*FIRST.test, *SECOND.test)])
+        asked = [one.text for one in (*FIRST.test, *SECOND.test)]
+        running.predict(asked)
+        wait_for(lambda: learner.prediction_log.total() == len(asked))
         yield running
 
 
