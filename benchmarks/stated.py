@@ -61,6 +61,7 @@ def stated() -> Mapping[str, Sequence[str]]:
             *overview_lines(result("prediction-log-1000-tasks")),
         ],
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
+        "docs/how-to/dashboard.md": dashboard_lines(result("dashboard")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
         "docs/explanation/defaults.md": [*selector_sentences(selectors), *speed_in_full(speed["rows"])],
@@ -425,6 +426,17 @@ def overview_lines(found: Mapping[str, Any]) -> list[str]:
         f"With {found['entries']:,} entries of {found['tasks']:,} tasks, the counts of a month take "
         f"{times['decisions of each day']:.0f} ms by day, {times['decisions of each task']:.0f} ms by task, and "
         f"{times['a task day by day']:.0f} ms for one task day by day."
+    ]
+
+
+def dashboard_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the table of the times to the first byte of the dashboard's pages, and the sentence on the slowest."""
+    pages = found["pages"]
+    slowest = max(one["median"] for one in pages.values())
+    return [
+        *(row(f"`{page}`", [f"{one['median']:.0f}", f"{one['longest']:.0f}"]) for page, one in pages.items()),
+        f"On a workspace of {found['tasks']:,} tasks with {found['entries']:,} recorded predictions, the first byte of "
+        f"each page comes within {slowest:.0f} ms (median of {found['repeats']} requests).",
     ]
 
 

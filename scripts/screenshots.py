@@ -14,7 +14,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -36,10 +36,10 @@ WIDE, PHONE = 1280, 360
 TALLEST = {WIDE: 1100, PHONE: 900}
 LANGUAGES = ("en", "ja")
 DEPARTMENTS, LABELS, DAYS, A_DAY, REVIEWED = 5, 8, 30, 40, 15
-COLOURS = 96
+COLOURS = 256
 PLAIN = ("overview", "tasks", "review", "routing", "alarms", "jobs", "audit", "cost", "settings", "keys")
 ON_A_PHONE = ("overview", "answer")
-QUESTION = "my card was swallowed by the machine, can you freeze my account"
+QUESTION = "i lost my card yesterday, please freeze my account"
 
 
 def main() -> None:
@@ -106,10 +106,10 @@ def _learn(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with ConPET.create(folder, backbone="minilm-l6", training={"epochs": 3}) as learner:
         first, *others = _departments()
-        learner.learn(replace(first, train=first.train[::2]), gate=False)
+        learner.learn(replace(first, train=first.train[::2]))
         for task in others:
-            learner.learn(task, gate=False)
-        learner.learn(first, gate=False)
+            learner.learn(task)
+        learner.learn(first)
 
 
 def _use(server: Served, key: str) -> None:
@@ -122,9 +122,8 @@ def _use(server: Served, key: str) -> None:
         asked = [Example.of_text(text) for text in generator.choices(texts, k=A_DAY + generator.randrange(20))]
         found = answer(server.context.serving.live, asked, traced=True)
         log.append(log.rows(f"day {day}", asked, found, with_text=True, at=now - day * 86_400))
-    slipped = [one.labelled(label) for one, label in zip(tasks[0].train, _slipped(tasks[0]), strict=True)]
     with Client(f"http://127.0.0.1:{server.port}", key=key) as client, suppress(JobFailedError):
-        client.wait(client.learn(Task("new cards", tuple(slipped), (), ())))
+        client.wait(client.learn(Task("new cards", tuple(_rivals(tasks[0])), (), ())))
     review = server.context.review()
     review.draw(random=20, uncertain=10, declined=5)
     right = {one.text: str(one.label) for task in tasks for one in task.test}
@@ -136,9 +135,10 @@ def _use(server: Served, key: str) -> None:
         review.answer(item.id, "correct" if label else "none", label, reviewer="Aya Tanaka")
 
 
-def _slipped(task: Task) -> Sequence[str]:
-    """Return new labels for the examples of a task, as if a team had made its own for the same questions."""
-    return [f"{str(one.label).split('_')[0]}_card" for one in task.train]
+def _rivals(task: Task) -> Iterator[Example]:
+    """Yield the examples of a task under labels of another team, which would take its answers."""
+    for one in task.train:
+        yield Example.of_text(f"please, {one.text}", f"{str(one.label).split('_')[0]}_question")
 
 
 def _signed_in(context: BrowserContext, server: Served, key: str) -> Page:
@@ -155,9 +155,8 @@ def _pictures(server: Served) -> dict[str, Callable[[Page], None]]:
     origin, task = f"http://127.0.0.1:{server.port}", _departments()[0].name
 
     def at(path: str, page: Page) -> None:
-        page.goto(f"{origin}/ui/{path}")
-        if page.locator("meta[http-equiv=refresh]").count():  # it is being computed
-            page.wait_for_function("() => !document.querySelector('meta[http-equiv=refresh]')", timeout=120_000)
+        while (answer := page.goto(f"{origin}/ui/{path}")) and "refresh" in answer.headers:  # it is being computed
+            time.sleep(1)
         page.wait_for_load_state("networkidle")
 
     def ask(page: Page) -> None:
@@ -168,11 +167,12 @@ def _pictures(server: Served) -> dict[str, Callable[[Page], None]]:
 
     def upload(page: Page) -> None:
         at("tasks/learn", page)
-        page.locator("#name").fill("library")
-        rows = [*_departments()[3].train[:40], _departments()[3].train[0]]
-        table = "".join(f'"{one.text}","{one.label}"\n' for one in rows)
+        page.locator("#name").fill("travel")
+        rows = [(one.text, one.label) for one in _cut(demo_stream()[DEPARTMENTS]).train]
+        rows += [rows[0], (rows[1][0], rows[-1][1]), (f"{rows[2][0]} ", rows[2][1])]
+        table = "".join(f'"{text}","{label}"\n' for text, label in rows)
         page.locator("#file").set_input_files(
-            {"name": "library.csv", "mimeType": "text/csv", "buffer": f"text,label\n{table}".encode()}
+            {"name": "travel.csv", "mimeType": "text/csv", "buffer": f"text,label\n{table}".encode()}
         )
         page.locator("main form[enctype] button").click()
         page.wait_for_selector("dl.cards")
@@ -202,7 +202,9 @@ def _picture(page: Page, width: int, file: Path) -> int:
     height = min(TALLEST[width], page.evaluate("document.documentElement.scrollHeight"))
     raw = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height}, full_page=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(io.BytesIO(raw)).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+    Image.open(io.BytesIO(raw)).convert("RGB").quantize(
+        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(file, optimize=True)
     size = file.stat().st_size
     sys.stdout.write(f"{file} {size:,}\n")
     return size

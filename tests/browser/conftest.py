@@ -45,6 +45,10 @@ FIRST = renamed(gate.FIRST, TASK, NAMED)
 SECOND = renamed(gate.SECOND, "zq", NAMED)
 
 
+ASKED = {f"{one.text} zx": str(one.label) for task in (FIRST, SECOND) for one in task.test}
+"""Inputs that are not stored, and the right label of each."""
+
+
 def more_of(task: Task) -> Task:
     """Return a task with a training example more."""
     return replace(task, train=(*task.train, replace(task.test[0])), test=task.test[1:])
@@ -83,7 +87,7 @@ def _taught(folder: Path) -> ConPET:
 
 def _used(server: Served, key: str, folder: Path) -> str:
     """Ask, let the gate refuse a task, draw answers for review, upload a file; return the address of the upload."""
-    texts = [one.text for task in (FIRST, SECOND) for one in task.test] + [TEXT]
+    texts = [*ASKED, TEXT]
     server.client.headers["Authorization"] = f"Bearer {key}"
     server.predict(texts, headers={"X-Request-ID": "asked"}).raise_for_status()
     wait_for(lambda: server.context.recorder.predictions.total() == len(texts))
@@ -95,6 +99,10 @@ def _used(server: Served, key: str, folder: Path) -> str:
     browser.sign_in(key)
     drawn = browser.send(browser.get("/ui/review"), "/ui/review/draw", {"random": 3, "uncertain": 2, "declined": 2})
     assert drawn.status == 200, drawn.text
+    review = server.context.review()
+    item = review.next(PERSON)
+    assert item is not None
+    review.answer(item.id, "correct", ASKED.get(item.example.text or "", OTHERS[0]), reviewer=PERSON)
     file = written(folder, "given.csv", [(f"{one.text} zx", str(one.label)) for one in SECOND.train[:6]])
     form = browser.get("/ui/tasks/learn")
     given = {"file": (FILE, file.read_bytes(), "text/csv")}

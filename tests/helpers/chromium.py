@@ -25,7 +25,25 @@ SERIOUS = ("serious", "critical")
 _AXE = files("axe_playwright_python") / "axe.min.js"
 _KNOWN_WORDS = frozenset(
     {"conpet", "ConPET", "API", "CSV", "TSV", "JSON", "JSONL", "XML", "Excel", "Parquet", "UTC", "HTTP", "ID", "URL"}
-    | {"CPU", "GPU", "kB", "MB", "GB", "ms", "kWh", "CO2", "CO2e", "EUR", "USD", "JPY", "SHA", "LoRA", "DoRA", "PET"}
+    | {
+        "CPU",
+        "GPU",
+        "kB",
+        "MB",
+        "GB",
+        "ms",
+        "Wh",
+        "kWh",
+        "CO2",
+        "CO2e",
+        "EUR",
+        "USD",
+        "JPY",
+        "SHA",
+        "LoRA",
+        "DoRA",
+        "PET",
+    }
     | {"Label", "Studio", "Lines", "consolidation", "Python", "Prometheus", "Krippendorff", "Enter", "Tab"}
 )
 """Words that are the same in Japanese."""
