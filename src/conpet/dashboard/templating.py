@@ -62,7 +62,7 @@ def link(path: str, **query: Any) -> str:
     return f"{ROOT}/{path}" + (f"?{given}" if given else "")
 
 
-def _with_number(ngettext: Callable[..., str], spoken: Language) -> Callable[..., str]:
+def _with_number(ngettext: Any, spoken: Language) -> Callable[..., str]:
     """Return a function for messages in their form for a number, which is written as the language does."""
 
     @pass_context
