@@ -113,6 +113,7 @@ async def overview(visit: Anybody) -> Response:
         accuracy=_accuracy_chart(visit, found.measured),
         traffic=_traffic_chart(visit, found.traffic),
         last_verb=_verb(visit, found.last),
+        last_by=actor_name(visit.context.keys, found.last.actor) if found.last else "",
         gate=(found.last.detail.get(GATE) or {}) if found.last else {},
         DAYS=DAYS,
     )
