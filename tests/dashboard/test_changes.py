@@ -212,3 +212,18 @@ def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
         assert browser.get(f"/ui/tasks/task?name={FIRST.name}").root.all(
             "a", href="/ui/tasks/remove?name=" + FIRST.name
         )
+
+
+def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    before = learner.consolidate(bound=100, gate=False, evaluate=False).replaced
+    with served(learner.path) as running:
+        browser = Browser(running)
+        rows = browser.get("/ui/tasks/kept").rows("2 states")
+        assert [(row[0], row[1]) for row in rows] == [(str(before + 1), "✓ answers"), (str(before), "Go back to it…")]
+        assert browser.get("/ui/tasks/restore", generation=before + 1).status == 404
+        asked = browser.get("/ui/tasks/restore", generation=before)
+        assert "you can go forward to it again" in asked.text
+        done = ended(browser, browser.send(asked, "/ui/tasks/restore"))
+        assert "✓ Done" in done.text
+        assert browser.get("/ui/tasks/kept").rows("3 states")[0][3] == "Generation restored"
