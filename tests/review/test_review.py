@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def new_texts(*texts: str) -> list[str]:
 
 def test_drawn_answers_are_reviewed_and_their_accuracy_is_that_of_all(tmp_path: Path) -> None:
     learner = recording(tmp_path)
+    assert learner.review.draw(since=datetime.now(UTC) + timedelta(hours=1)).batch is None
     drawn = learner.review.draw(random=4, uncertain=100, declined=100, seed=1)
     assert (drawn.batch, drawn.population, drawn.unreadable) == (1, len(SEEN), 0)
     assert drawn.drawn["random"] == 4

@@ -518,22 +518,20 @@ class ReviewQueue:
             batches = connection.execute(select(BATCH).where(wanted).order_by(BATCH.c.id)).all()
             numbers = {row.id for row in batches}
             strata = [row for row in connection.execute(select(STRATUM)) if row.batch in numbers]
-            query = select(DRAW, ITEM.c.state).outerjoin(ITEM, DRAW.c.item == ITEM.c.id)
-            drawn = [row for row in connection.execute(query) if row.batch in numbers]
+            columns = (DRAW.c.batch, DRAW.c.kind, DRAW.c.position, DRAW.c.stratum, DRAW.c.right, ITEM.c.state)
+            query = select(*columns).outerjoin_from(DRAW, ITEM, DRAW.c.item == ITEM.c.id)
+            drawn = connection.execute(query.where(DRAW.c.batch >= min(numbers, default=0))).all()
         sizes: dict[int, dict[str, int]] = {row.id: {} for row in batches}
         for row in strata:
             sizes[row.batch][row.name] = row.size
         times = {row.id: (_moment(row.since), _moment(row.until)) for row in batches}
+        gone = (None, ItemState.SKIPPED)
         answers = [
             DrawnAnswer(
-                row.batch,
-                row.kind,
-                row.position,
-                row.stratum,
-                None if row.right is None else bool(row.right),
-                row.right is None and (row.item is None or row.state in (None, ItemState.SKIPPED)),
+                batch, kind, position, stratum, None if right is None else bool(right), right is None and state in gone
             )
-            for row in drawn
+            for batch, kind, position, stratum, right, state in drawn
+            if batch in numbers
         ]
         return accuracy_of(sizes, times, answers)
 

@@ -189,9 +189,10 @@ async def leave(visit: Reviewer) -> Response:
 async def draw(visit: Reviewer) -> Response:
     """Draw recorded answers."""
     form = visit.form
-    numbers = {name: form.number(name, 0, 10_000) or 0 for name in ("random", "uncertain", "declined")}
+    random, uncertain, declined = (form.number(name, 0, 10_000) or 0 for name in ("random", "uncertain", "declined"))
     double = (form.number("double", 0, 100) or 0) / 100
-    drawn = await asyncio.to_thread(partial(visit.context.review().draw, **numbers, double=double))
+    draws = partial(visit.context.review().draw, random=random, uncertain=uncertain, declined=declined, double=double)
+    drawn = await asyncio.to_thread(draws)
     if drawn.batch is None:
         told = visit.gettext("No answers were recorded since the last draw.")
     else:
