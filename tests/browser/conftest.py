@@ -27,7 +27,7 @@ OTHERS = ("{{7*7}}${7*7}", "javascript:alert(1)", "' OR 1=1 --")
 TEXT = f"{SCRIPT} <b onmouseover=alert(1)>\u202eabc\u202c {'V' * 300}"
 FILE = "<img src=x onerror=alert(1)> {{7*7}} مرحبا.csv"
 KEY_NAME = "<script>alert(1)</script> K 'k\""
-OTHER_KEY = "'\"k"
+OTHER_KEY = "'\"k 🧾 مرحبا"
 PERSON = "qx"
 """Names of tasks, labels, files and keys, and a text, that break a page which does not escape them."""
 

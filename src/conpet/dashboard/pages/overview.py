@@ -17,7 +17,7 @@ from conpet.commands.course import Point
 from conpet.dashboard.charts import Chart, Key, image
 from conpet.dashboard.health import Health, health_of
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import DECISIONS, VERBS
+from conpet.dashboard.names import DECISIONS, VERBS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
