@@ -27,6 +27,7 @@ OTHERS = ("{{7*7}}${7*7}", "javascript:alert(1)", "' OR 1=1 --")
 TEXT = f"{SCRIPT} <b onmouseover=alert(1)>\u202eabc\u202c {'V' * 300}"
 FILE = "<img src=x onerror=alert(1)> {{7*7}} مرحبا.csv"
 KEY_NAME = "<script>alert(1)</script> K 'k\""
+OTHER_KEY = "'\"k 🧾 مرحبا"
 PERSON = "qx"
 """Names of tasks, labels, files and keys, and a text, that break a page which does not escape them."""
 
@@ -82,6 +83,7 @@ def _taught(folder: Path) -> ConPET:
     learner = Trial(folder, tiny_settings()).workspace()
     learner.learn_batch([FIRST, SECOND])
     learner.learn(more_of(SECOND), gate=False)
+    learner.consolidate(bound=100, gate=False, evaluate=False)
     return learner
 
 
@@ -111,15 +113,28 @@ def _used(server: Served, key: str, folder: Path) -> str:
     return checked.path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("browser")
     learner = _taught(folder)
     keys = KeyStore(folder / "keys.sqlite")
     key, _ = keys.create(Role.OPERATE, PERSON)
     keys.create(Role.LEARN, KEY_NAME)
-    written_by_users = (TASK, *LABELS, *OTHERS, TEXT, FILE, KEY_NAME, PERSON, "zq zz zx asked", gate.TAKER, "other")
-    inputs = (one.text for task in (FIRST, SECOND, gate.harmful()) for one in (*task.train, *task.test))
+    written_by_users = (
+        TASK,
+        *LABELS,
+        *OTHERS,
+        TEXT,
+        FILE,
+        KEY_NAME,
+        OTHER_KEY,
+        PERSON,
+        "zq zz zx asked",
+        gate.TAKER,
+        "other",
+    )
+    tasks = (FIRST, SECOND, gate.THIRD, gate.harmful())
+    inputs = (one.text for task in tasks for one in (*task.train, *task.test))
     words = words_of((*written_by_users, *inputs, learner.path.name, getpass.getuser()))
     with served(learner.path, keys_file=keys.file, log_predictions="text", watch_seconds=3600) as running:
         yield Site(running, keys, key, _used(running, key, folder), words)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 from conpet.serve.keys import Role
-from tests.browser.conftest import ASKED, FILE, FIRST, KEY_NAME, SECOND, TEXT, Site
+from tests.browser.conftest import ASKED, FILE, FIRST, OTHER_KEY, SECOND, TEXT, Site
 from tests.helpers import gate
 from tests.helpers.chromium import Tab, written
 from tests.helpers.serve import wait_for
@@ -125,17 +125,17 @@ def test_a_key_is_made_and_revoked(tab_of: Opened) -> None:
     tab = tab_of()
     page = tab.page
     follow(tab, "Keys")
-    page.get_by_label("Name").fill(KEY_NAME[::-1])
+    page.get_by_label("Name").fill(OTHER_KEY)
     page.get_by_role("radio", name=str(Role.LEARN)).check()
     press(tab, "Make the key")
     assert tab.check() == []
     key = page.locator("#key").input_value()
     guest = tab_of(key=key)
     assert guest.open("/ui/tasks") == 200
-    expect(guest.page.get_by_role("banner")).to_contain_text(KEY_NAME[::-1])
+    expect(guest.page.get_by_role("banner")).to_contain_text(OTHER_KEY)
 
     follow(tab, "Keys")
-    page.get_by_role("link", name=f"Revoke {KEY_NAME[::-1]}").click()
+    page.get_by_role("link", name=f"Revoke {OTHER_KEY}").click()
     press(tab, "Revoke the key")
     expect(page.get_by_role("status")).to_contain_text("is revoked")
     guest.expected.add(401)

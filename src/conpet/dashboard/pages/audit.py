@@ -153,10 +153,12 @@ async def prediction(visit: Operator, number: int) -> Response:
     """Show where an answer came from."""
     record = visit.context.record()
     traced = await asyncio.to_thread(trace_entry, visit.context.opened().store, record, min(number, 2**53))
+    made = _made(traced)
     return visit.render(
         "prediction.html",
         entry=traced | {"time": datetime.fromisoformat(traced["time"])},
-        made=_made(traced),
+        made=made,
+        made_by=actor_name(visit.context.keys, made["actor"]) if made else "",
         learned_from=traced["learned_from"][:_ROWS],
         more=max(0, len(traced["learned_from"]) - _ROWS),
         decisions=DECISIONS,
