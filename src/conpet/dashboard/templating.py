@@ -67,7 +67,8 @@ def _with_number(ngettext: Any, spoken: Language) -> Callable[..., str]:
 
     @pass_context
     def chosen(context: Context, one: str, many: str, number: int, **values: Any) -> str:
-        return ngettext(context, one, many, number, num=spoken.written(number), **values)
+        text: str = ngettext(context, one, many, number, num=spoken.written(number), **values)
+        return text
 
     return chosen
 
