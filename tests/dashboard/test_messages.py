@@ -42,7 +42,10 @@ def test_a_message_has_one_translation_with_the_values_of_the_original(code: str
 
 def test_numbers_follow_their_message() -> None:
     spoken = language("en")
-    assert [spoken.ngettext("%(num)s task", "%(num)s tasks", number) for number in (1, 2)] == ["1 task", "2 tasks"]
+    assert [spoken.ngettext("%(num)s task", "%(num)s tasks", number) for number in (1, 1200)] == [
+        "1 task",
+        "1,200 tasks",
+    ]
     assert spoken.gettext("100%%") == "100%"
 
 
@@ -57,6 +60,7 @@ def test_numbers_follow_their_message() -> None:
         ("money", (1234.5, "EUR"), "€1,234.50", "€1,234.50"),
         ("money", (0.0123, "USD"), "$0.0123", "$0.0123"),
         ("money", (5.4, "JPY"), "¥5", "￥5"),
+        ("money", (0.00001, "EUR"), "<€0.0001", "<€0.0001"),
         ("size", (1_260_000,), "1.3 MB", "1.3 MB"),
         ("size", (999,), "999 B", "999 B"),
         ("duration", (0.0123,), "12 ms", "12 ms"),

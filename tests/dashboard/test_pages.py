@@ -48,11 +48,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         gate=False,
     )
     with served(learner.path, log_predictions="text") as running:
-        running.predict([one.text for one in (*FIRST.test, *SECOND.test)])
-        wait_for(lambda: running.context.recorder.predictions.total() == 16)
-        wait_for(
-            lambda: "Accuracy over time" in Browser(running).get("/ui/overview").text
-        )  # it is computed beside pages
+        asked = [one.text for one in (*FIRST.test, *SECOND.test)]
+        running.predict(asked)
+        wait_for(lambda: learner.prediction_log.total() == len(asked))
+        browser = Browser(running)
+        wait_for(lambda: "Accuracy over time" in browser.get("/ui/overview").text)  # it is computed beside the pages
         yield running
 
 

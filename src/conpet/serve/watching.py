@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from contextlib import suppress
 
@@ -77,7 +78,7 @@ class Watcher:
         """Keep new alarms in the record, if it can be written."""
         new = [signal for signal in report.alarms if (report.start, signal.name) not in self._kept]
         if new:
-            with suppress(OSError, ConfigError):
+            with suppress(OSError, ConfigError, sqlite3.Error):
                 keep_alarms(report, self._predictions)
                 self._kept |= {(report.start, signal.name) for signal in new}
 

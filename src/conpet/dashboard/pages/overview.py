@@ -17,7 +17,7 @@ from conpet.commands.course import Point
 from conpet.dashboard.charts import Chart, Key, image
 from conpet.dashboard.health import Health, health_of
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import DECISIONS, VERBS
+from conpet.dashboard.names import DECISIONS, VERBS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -112,6 +112,7 @@ async def overview(visit: Anybody) -> Response:
         accuracy=_accuracy_chart(visit, found.measured),
         traffic=_traffic_chart(visit, found.traffic),
         last_verb=_verb(visit, found.last),
+        last_by=actor_name(visit.context.keys, found.last.actor) if found.last else "",
         gate=(found.last.detail.get(GATE) or {}) if found.last else {},
         DAYS=DAYS,
     )

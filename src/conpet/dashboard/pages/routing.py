@@ -108,11 +108,15 @@ async def routing(
     context.ready()
     record = context.recorder.predictions
     period = _period(days)
-    rows = await asyncio.to_thread(_rows, record, period, days)
     whole = Sums()
-    for row in rows:
-        if task is None or row.name == task:
+    rows: list[TaskRow] = []
+    if task is None:
+        rows = await asyncio.to_thread(_rows, record, period, days)
+        for row in rows:
             whole.join(row.sums)
+    else:
+        for count in await asyncio.to_thread(record.daily, period[0], days=False, tasks=False, of=[task]):
+            whole.add(count)
     return visit.render(
         "routing.html",
         exists=record.exists,
