@@ -43,7 +43,7 @@ def main() -> None:
     made_by = provenance()
     with tempfile.TemporaryDirectory() as folder:
         log = PredictionLog(arguments.into or Path(folder))
-        seconds = _fill(log, entries, tasks)
+        seconds = fill(log, entries, tasks)
         single = _single(log)
         log.close()
         result = {
@@ -70,7 +70,7 @@ def _answers(number: int, tasks: int, generator: random.Random) -> tuple[list[Ex
     return examples, predictions
 
 
-def _fill(log: PredictionLog, entries: int, tasks: int) -> float:
+def fill(log: PredictionLog, entries: int, tasks: int) -> float:
     """Append entries; return the processor seconds of that alone."""
     generator, spent, begin = random.Random(0), 0.0, time.time() - entries * SPACING_SECONDS
     for start in range(0, entries, BATCH):

@@ -53,7 +53,10 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/how-to/gate.md": gate_lines(result("gate")),
         "docs/how-to/cost.md": cost_lines(result("cost")),
         "docs/how-to/watch.md": watch_lines(result("watch")),
-        "docs/how-to/audit.md": prediction_log_lines(result("prediction-log")),
+        "docs/how-to/audit.md": [
+            *prediction_log_lines(result("prediction-log")),
+            *overview_lines(result("prediction-log-1000-tasks")),
+        ],
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
@@ -382,6 +385,10 @@ def watch_lines(found: Mapping[str, Any]) -> list[str]:
             continue
         lines.append(row(name, [f"{same['alarms']} of {same['runs']}" for same in one["false alarms"].values()]))
         lines += [row(f"{name}, {fall}", [_delay_cell(each) for each in both]) for fall, both in _falls(one).items()]
+    for name, one in found["feedback by task"].items():
+        if name.endswith("examples"):
+            same = [f"{each['alarms']} of {each['runs']}" for each in one.values() if "alarms" in each]
+            lines.append(row(name, [*same, *(_delay_cell(each) for each in one.values() if "found" in each)]))
     return lines
 
 
@@ -404,6 +411,16 @@ def prediction_log_lines(found: Mapping[str, Any]) -> list[str]:
         f"With {found['entries']:,} entries, a page takes up to {max(pages):.0f} ms of processor time, one whose "
         f"entries are rare or missing {times['page of a label that never was']:.0f} ms, and counts of the tasks for "
         f"each hour of a week {times['counts of tasks by hour, last week']:.0f} ms.",
+    ]
+
+
+def overview_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the sentence on the counts of many tasks."""
+    times = found["milliseconds"]
+    return [
+        f"With {found['entries']:,} entries of {found['tasks']:,} tasks, the counts of a month take "
+        f"{times['decisions of each day']:.0f} ms by day, {times['decisions of each task']:.0f} ms by task, and "
+        f"{times['a task day by day']:.0f} ms for one task day by day."
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Entry(NamedTuple):
     message: Message
 
 
+@cache
 def extracted() -> dict[Id, list[str]]:
     """Return the messages in the code and the templates, and where they are."""
     found: dict[Id, list[str]] = {}

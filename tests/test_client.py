@@ -28,7 +28,7 @@ from conpet.errors import (
 )
 from conpet.jobs.records import JobKind, JobState
 from tests.helpers.cli import conpet, write_rows
-from tests.helpers.serve import Served, served
+from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
 FIRST, SECOND, THIRD = stream()
@@ -272,6 +272,26 @@ def test_errors_have_types_and_the_id_of_the_request(
     with client_of(answer, retries=2) as client, pytest.raises(error) as raised:
         client.predict("x")
     assert (raised.value.request_id, len(seen)) == ("r7", sent)
+
+
+def test_labels_are_renamed_split_and_retired(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 1).path) as running, Client(f"http://127.0.0.1:{running.port}") as client:
+        first, second = FIRST.labels
+        renamed = client.rename(first, "new name", evaluate=False, idempotency_key="once")
+        assert (renamed.kind, renamed.tasks) == (JobKind.RENAME, (FIRST.name,))
+        assert client.rename(first, "new name", evaluate=False, idempotency_key="once").id == renamed.id
+        assert client.wait(renamed).result["tasks"][0]["version"] == 2  # type: ignore[index]
+        with pytest.raises(UnknownNameError, match="no label"):
+            client.retire(first)
+        finer = [
+            one.labelled(f"finer {number % 2}")
+            for number, one in enumerate(row for row in FIRST.train if row.label == first)
+        ]
+        with pytest.raises(DataError, match="cannot be learned"):
+            client.split_label("new name", [Example.of_text(" ", "finer 0"), finer[0]])
+        assert client.wait(client.split_label("new name", finer, evaluate=False)).state is JobState.SUCCEEDED
+        assert client.wait(client.retire("finer 1", evaluate=False)).state is JobState.SUCCEEDED
+        wait_for(lambda: set(client.labels()) == {"finer 0", second})
 
 
 def test_an_unreachable_server_and_wrong_arguments() -> None:

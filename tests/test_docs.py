@@ -45,7 +45,10 @@ NOT_MEASURED = {
     "docs/explanation/storage.md": {"000 times"},  # the paper's claim
     "docs/how-to/compare.md": {"95%", "5%"},  # levels
     "docs/how-to/serve.md": {"0.25", "0.2", "0.002", "0.05"},  # defaults of settings
-    "docs/how-to/watch.md": {"0.05", "2102.10439", "95%", "5%", "2 points", "94%"},  # defaults; arXiv; levels; assumed
+    "docs/how-to/watch.md": {
+        *("0.05", "2102.10439", "95%", "5%", "2 points", "3 points", "94%"),  # defaults; arXiv; levels; assumed
+        *("10 points", "20 points", "40 points"),  # planted falls
+    },
     "docs/how-to/tune.md": {"100%"},
     "docs/how-to/review.md": {"0.5", "0.1"},  # defaults, examples
     "docs/how-to/cost.md": {"0.05", "0.1", "0.5"},  # assumed prices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -62,6 +63,7 @@ __all__ = [
     "Kind",
     "LabelScore",
     "LearnReport",
+    "LogEntry",
     "Measurement",
     "MergeReport",
     "Neighbour",
@@ -230,6 +232,73 @@ class Trace:
     selector: float
     scope: float
     modules: tuple[tuple[str, int], ...] = ()
+
+
+def example_of(kind: str, content: str) -> Example:
+    """Return the input that was recorded of a prediction, given its kind."""
+    return Example.of_text(content) if kind == Kind.TEXT else Example.from_json(json.loads(content))
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A recorded prediction.
+
+    Attributes:
+        id: Its number; later entries have higher ones.
+        time: When it was answered.
+        request: Id of the HTTP request, or of the call of `predict`.
+        place: Number of the input in the request, from 1.
+        hash: Keyed hash of the input, in hexadecimal digits.
+        content: The input, if inputs are recorded: a text, or JSON for other kinds.
+        kind: Kind of the input.
+        generation: The generation that answered.
+        task: The task that answered.
+        version: Its version.
+        label: The likeliest label, also if it was not given as the answer; None for a task without labels.
+        score: Probability of the label if the input belongs to something learned.
+        in_scope: Probability that the input belongs to something learned.
+        confidence: Probability that the label is right.
+        decision: "answer", "ask" or "decline".
+        selector: Probability of the likeliest task by the selector.
+        scope: Score of belonging to something learned.
+        modules: Tasks and versions whose modules were run.
+    """
+
+    id: int
+    time: datetime
+    request: str
+    place: int
+    hash: str
+    content: str | None
+    kind: str
+    generation: int | None
+    task: str
+    version: int
+    label: str | None
+    score: float
+    in_scope: float
+    confidence: float
+    decision: str
+    selector: float | None
+    scope: float | None
+    modules: tuple[tuple[str, int], ...]
+
+    @property
+    def example(self) -> Example | None:
+        """The input, if inputs are recorded."""
+        return None if self.content is None else example_of(self.kind, self.content)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        document = {name: getattr(self, name) for name in self.__slots__}
+        modules = [{"task": task, "version": version} for task, version in self.modules]
+        return document | {"time": self.time.isoformat(), "modules": modules}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LogEntry:
+        """Rebuild an entry from `to_json`."""
+        modules = tuple((one["task"], one["version"]) for one in document["modules"])
+        return cls(**{**document, "time": datetime.fromisoformat(document["time"]), "modules": modules})
 
 
 @dataclass(frozen=True, slots=True)
@@ -736,6 +805,12 @@ class Generation:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary."""
         return asdict(self) | {"time": self.time.isoformat(), "tasks": list(self.tasks)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Generation:
+        """Rebuild a generation from `to_json`."""
+        time, tasks = datetime.fromisoformat(document["time"]), tuple(document["tasks"])
+        return cls(**{**document, "time": time, "tasks": tasks})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def test_a_file_is_checked_learned_changed_and_rolled_back(server: Served, brows
     assert "<script>renamed" in names
     assert not [one for one in page.root.all("script") if "src" not in one.attributes]
     versions = browser.get("/ui/tasks/task", name="<i>cards", view="versions").rows("2 versions")
-    assert [(row[0], row[3]) for row in versions] == [
+    assert [(row[0], row[4]) for row in versions] == [
         ("2", f"+ <script>renamed − {label}"),
         ("1", "the first version kept"),
     ]
@@ -182,6 +182,7 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert "The gate stopped this change" in refused.text
         assert any(BROKEN in row[0] for row in refused.rows("What would get worse"))
         assert "The gate stopped the last change" in browser.get("/ui/overview").text
+        assert "Stopped by the gate" in refused.text
         asked = browser.get("/ui/candidates/1/promote")
         assert "get worse by more than the margin" in asked.text
         made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))
@@ -212,3 +213,18 @@ def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
         assert browser.get(f"/ui/tasks/task?name={FIRST.name}").root.all(
             "a", href="/ui/tasks/remove?name=" + FIRST.name
         )
+
+
+def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    before = learner.consolidate(bound=100, gate=False, evaluate=False).replaced
+    with served(learner.path) as running:
+        browser = Browser(running)
+        rows = browser.get("/ui/tasks/kept").rows("2 states")
+        assert [(row[0], row[1]) for row in rows] == [(str(before + 1), "✓ answers"), (str(before), "Go back to it…")]
+        assert browser.get("/ui/tasks/restore", generation=before + 1).status == 404
+        asked = browser.get("/ui/tasks/restore", generation=before)
+        assert "you can go forward to it again" in asked.text
+        done = ended(browser, browser.send(asked, "/ui/tasks/restore"))
+        assert "✓ Done" in done.text
+        assert browser.get("/ui/tasks/kept").rows("3 states")[0][3] == "Generation restored"

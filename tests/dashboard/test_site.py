@@ -110,6 +110,7 @@ def test_forms_are_taken_from_our_own_pages_only(server: Served) -> None:
     assert Browser(server).post("/ui/language", fields).status == 403  # the form of another session
     as_json = browser.client.post("/ui/language", json=fields, headers={"Origin": browser.origin})
     assert as_json.status_code == 415
+    assert browser.post("/ui/language", fields, {"file": ("a", b"")}).status == 415  # a file where none is asked for
     assert browser.get(FIRST).root.all("html", lang="en")  # nothing was done
     assert browser.post("/ui/language", fields).root.all("html", lang="ja")
 

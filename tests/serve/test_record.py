@@ -20,7 +20,8 @@ from conpet.errors import AccessError, ConfigError, ConpetError, DataError
 from conpet.serve import recording
 from conpet.serve.keys import KEYS, KeyStore, Role
 from conpet.serve.settings import ServeSettings
-from conpet.store.prediction_log import LogEntry, PredictionLog
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import LogEntry
 from conpet.watching.report import WatchReport
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.webhook import receiver

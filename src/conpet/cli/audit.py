@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conpet.commands.audit import Head
     from conpet.store import Store
     from conpet.store.chain import Break
-    from conpet.store.prediction_log import LogEntry
+    from conpet.types import LogEntry
 
 app = App(help="Check, trace, export and sign the history of a workspace; record predictions.", no_args_is_help=True)
 _ANSWERS = 20

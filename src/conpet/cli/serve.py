@@ -11,7 +11,7 @@ import typer
 from conpet.cli.options import BackboneMoved, Device, KeysFile, LogFolder, WorkspacePath, assignments
 from conpet.errors import ConfigError
 
-_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "structlog")
+_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "structlog", "babel")
 
 
 def serve(

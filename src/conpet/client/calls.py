@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from conpet.client.records import TaskInfo, VersionInfo
@@ -18,11 +18,8 @@ from conpet.data.labelled import SUBSETS
 from conpet.data.rows import RowError, to_example
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS, Job, JobEvent, JobState
-from conpet.types import CandidateRecord, Decision, GateReport, Prediction, PredictOptions
+from conpet.types import CandidateRecord, Decision, GateReport, Generation, LogEntry, Prediction, PredictOptions
 from conpet.watching.report import WatchReport
-
-if TYPE_CHECKING:
-    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 Input = str | Example | Mapping[str, Any]
@@ -128,13 +125,12 @@ def predictions(
     """Return the request of recorded predictions."""
     moment = since.isoformat() if isinstance(since, datetime) else since
     params = _given(decision=decision, task=task, label=label, since=moment, before=before) | {"limit": limit}
-    return Call("GET", "/v1/predictions", _entries, params=params)
-
-
-def _entries(answer: Mapping[str, Any]) -> list[LogEntry]:
-    from conpet.store.prediction_log import LogEntry
-
-    return [LogEntry.from_json(one) for one in answer["predictions"]]
+    return Call(
+        "GET",
+        "/v1/predictions",
+        lambda answer: [LogEntry.from_json(one) for one in answer["predictions"]],
+        params=params,
+    )
 
 
 def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, int]]:
@@ -261,6 +257,17 @@ def activate(task: str, version: int, evaluate: bool, gate: bool, key: str | Non
     """Return the request to make a version active."""
     content = _json({"version": version, "evaluate": evaluate, "gate": gate})
     return _change("POST", f"/v1/versions/{_quoted(task)}/activate", key, content=content, headers=_JSON)
+
+
+def restore(number: int, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to go back to a kept generation."""
+    content = _json({"evaluate": evaluate, "gate": gate})
+    return _change("POST", f"/v1/generations/{number}/restore", key, content=content, headers=_JSON)
+
+
+def generations() -> Call[list[Generation]]:
+    """Return the request of the kept generations."""
+    return Call("GET", "/v1/generations", lambda answer: [Generation.from_json(one) for one in answer["generations"]])
 
 
 def rename(label: str, name: str, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:

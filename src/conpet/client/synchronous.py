@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 
@@ -21,11 +21,8 @@ from conpet.client.records import TaskInfo, VersionInfo
 from conpet.client.waiting import LOOK_SECONDS, Following, Progress, Waiting
 from conpet.data import Example, Examples, Task
 from conpet.jobs.records import Job, JobEvent, JobState
-from conpet.types import CandidateRecord, Decision, GateReport, Prediction
+from conpet.types import CandidateRecord, Decision, GateReport, Generation, LogEntry, Prediction
 from conpet.watching.report import WatchReport
-
-if TYPE_CHECKING:
-    from conpet.store.prediction_log import LogEntry
 
 Answer = TypeVar("Answer")
 
@@ -328,6 +325,16 @@ class Client:
     ) -> Job:
         """Ask the server to make a version of a task active (a rollback), and return the job; as `learn`."""
         return self._do(calls.activate(task, version, evaluate, gate, idempotency_key))
+
+    def generations(self) -> list[Generation]:
+        """Return the generations that can be gone back to, and the present one, oldest first."""
+        return self._do(calls.generations())
+
+    def restore(
+        self, generation: int, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+    ) -> Job:
+        """Ask the server to go back to a kept generation (see `ConPET.restore`), and return the job; as `learn`."""
+        return self._do(calls.restore(generation, evaluate, gate, idempotency_key))
 
     def rename(
         self, label: str, name: str, *, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None

@@ -15,7 +15,8 @@ from conpet.evaluation.history import LOG
 from conpet.review.queue import ReviewQueue
 from conpet.state.slots import MEMORY
 from conpet.store import Change, Store
-from conpet.store.prediction_log import LogEntry, PredictionLog
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import LogEntry
 
 MOST = 1000
 """Most entries of a request that are shown."""

@@ -75,6 +75,11 @@ class Wanted:
         return [name for name, given in named.items() if given]
 
 
+def examples_to_show(version: VersionRecord) -> StoredExamples:
+    """Return the stored examples of a version with all their labels, to show them to people who may see them."""
+    return stored_examples(version)
+
+
 def inputs_of(rows: Iterable[Input]) -> tuple[Example, ...]:
     """Return rows as inputs, without labels and ids.
 

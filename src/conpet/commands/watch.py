@@ -17,8 +17,8 @@ from conpet.evaluation.history import LOG, TUNE
 from conpet.refusal.calibration import Calibration
 from conpet.state.slots import REFUSAL
 from conpet.store import Snapshot, Store
-from conpet.store.prediction_log import Judged, LogEntry, PredictionLog, Watched
-from conpet.types import Prediction
+from conpet.store.prediction_log import Judged, PredictionLog, Watched
+from conpet.types import LogEntry, Prediction
 from conpet.watching.feedback import accuracy_of
 from conpet.watching.report import WatchOptions, WatchReport
 from conpet.watching.watch import Baseline, Watch

@@ -44,7 +44,7 @@ def describe_settings() -> list[SettingRow]:
         elif isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
             rows += _rows(section, field.annotation, per_task)
         else:
-            rows.append(SettingRow(section, _shown(field.default), _meanings(Settings)[section], None, per_task))
+            rows.append(SettingRow(section, shown(field.default), _meanings(Settings)[section], None, per_task))
     return rows
 
 
@@ -106,7 +106,7 @@ def _rows(section: str, cls: type[StrictModel], per_task: bool) -> Iterator[Sett
             yield from _rows(key, field.annotation, per_task)
         else:
             default = field.get_default(call_default_factory=True)
-            yield SettingRow(key, _shown(default), meanings.get(name, ""), None, per_task)
+            yield SettingRow(key, shown(default), meanings.get(name, ""), None, per_task)
 
 
 def _choice(field: Any) -> ChosenBy | None:
@@ -123,7 +123,8 @@ def _meanings(cls: type[StrictModel]) -> dict[str, str]:
     return meanings
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as it is written in YAML."""
     if value is None:
         return "none"
     if isinstance(value, bool):

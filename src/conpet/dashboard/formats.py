@@ -15,6 +15,8 @@ from conpet.report.text import NONE
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _STEP = 1000.0
+_LEAST_AMOUNT = 0.0001
+"""The smallest amount of money that is shown as it is."""
 _SECOND = 10.0
 """Durations below so many seconds are shown with decimals."""
 
@@ -60,6 +62,8 @@ class Formats:
         """Return an amount of money; small ones with more decimals."""
         if amount is None:
             return NONE
+        if 0 < abs(amount) < _LEAST_AMOUNT / 2:
+            return f"< {self.money(_LEAST_AMOUNT, currency)}"
         small = 0 < abs(amount) < 1
         pattern = "¤#,##0.0000" if small else None
         return format_currency(amount, currency, pattern, locale=self._locale, currency_digits=not small)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from conpet.dashboard.messages import marked
-from conpet.jobs.records import USER, JobKind, JobState
+from conpet.jobs.records import KEY, USER, JobKind, JobState
 from conpet.serve.keys import KeyStore
+from conpet.types import Decision
 
 KINDS = {
     JobKind.LEARN: marked("Learn a task"),
@@ -17,6 +18,7 @@ KINDS = {
     JobKind.RENAME: marked("Rename a label"),
     JobKind.RETIRE: marked("Retire a label"),
     JobKind.SPLIT: marked("Split a label"),
+    JobKind.RESTORE: marked("Go back to a kept state"),
     JobKind.REVIEW: marked("Learn what was reviewed"),
 }
 """Kinds of jobs."""
@@ -62,6 +64,18 @@ VERBS = {
     "forget": marked("Data forgotten"),
 }
 """Changes in the history; others are shown as they are."""
+
+DECISIONS: dict[Decision, str] = {
+    "answer": marked("answered"),
+    "ask": marked("asked back"),
+    "decline": marked("declined"),
+}
+"""Decisions."""
+
+
+def actor_name(keys: KeyStore, actor: str) -> str:
+    """Return the name of whoever made a change, given its entry in the history."""
+    return caller_name(keys, actor.removeprefix(KEY))
 
 
 def caller_name(keys: KeyStore, caller: str) -> str:

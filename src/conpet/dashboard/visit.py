@@ -242,7 +242,8 @@ def visits(role: Role | None) -> Any:
             check(request, visit.caller, role)
         if request.method not in ("GET", "HEAD"):
             check_origin(request)
-            if media_type_of(request) != MULTIPART:  # that is read by `Visit.upload`
+            uploads: Sequence[str] = getattr(visit.context.pages, "uploads", ())
+            if media_type_of(request) != MULTIPART or request.url.path not in uploads:  # `Visit.upload` reads those
                 visit.form = await read_form(request)
                 check_token(session, request.headers.get(TOKEN_HEADER) or visit.form.get(TOKEN))
         return visit

@@ -33,7 +33,7 @@ def main() -> None:
         small = parameters if parameters <= _PARAMETERS else 0
         limit_memory(_BASE_BYTES + _BYTES_PER_BYTE * options.limit + _BYTES_PER_PARAMETER * small)
         answer = outcome_of(lambda: examine_file(folder, options, snapshot, judged=bool(small)))
-    sys.stdout.write(_named(json.dumps(answer), folder, options))
+    json.dump(json.loads(_named(json.dumps(answer, ensure_ascii=False), folder, options)), sys.stdout)
 
 
 def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, judged: bool) -> dict[str, Any]:

@@ -84,10 +84,8 @@ class Performer:
                 result = self._extend()
             case JobKind.REMOVE:
                 result = self._remove(options["task"])
-            case JobKind.ACTIVATE:
-                arguments = (options["task"], options["version"])
-                report = self._change(1, 1, options["task"], self._workspace.rollback, *arguments)
-                result = {"tasks": [report.to_json()]}
+            case JobKind.ACTIVATE | JobKind.RESTORE:
+                result = self._go_back(options)
             case JobKind.CONSOLIDATE:
                 done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"])
                 self._log(str(done))
@@ -145,6 +143,15 @@ class Performer:
             self._log("nothing to learn: no reviewed item has a right label that was not learned yet")
         former = [] if not self._former else result_so_far(self._former)["tasks"]
         return {"tasks": [*former, *(report.to_json() for report in reports)]}
+
+    def _go_back(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        if self._job.kind is JobKind.ACTIVATE:
+            arguments = (options["task"], options["version"])
+            report = self._change(1, 1, options["task"], self._workspace.rollback, *arguments)
+            return {"tasks": [report.to_json()]}
+        evaluation = self._change(1, 1, None, self._workspace.restore, options["generation"])
+        accuracy = evaluation.whole_accuracy if evaluation else None
+        return {"restored": options["generation"], "whole_accuracy": accuracy}
 
     def _relabel(self, options: Mapping[str, Any]) -> dict[str, Any]:
         label, workspace = options["label"], self._workspace

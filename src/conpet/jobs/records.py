@@ -15,12 +15,15 @@ FILE_FORMATS = ("jsonl", "jsonl.gz", "csv", "csv.gz", "parquet")
 USER = "user "
 """First part of the id of a caller whom a proxy has named; others are ids of keys, or addresses."""
 
+KEY = "key "
+"""First part of the name of a key in the history."""
+
 
 def actor_of(caller: str) -> str | None:
     """Return who makes the changes that a caller has requested, for the history; None for the user of this process."""
     if not caller or caller.startswith(USER):
         return caller or None
-    return f"key {caller}"
+    return f"{KEY}{caller}"
 
 
 class JobKind(StrEnum):
@@ -37,6 +40,7 @@ class JobKind(StrEnum):
     RENAME = "rename"
     RETIRE = "retire"
     SPLIT = "split"
+    RESTORE = "restore"
 
     @property
     def in_parts(self) -> bool:

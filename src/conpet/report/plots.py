@@ -150,6 +150,25 @@ def draw_curves(
         return svg.render(figure, names, description=description)
 
 
+def draw_shares(titles: Sequence[str], lines: Sequence[Line], *, key: str, description: str, every: int = 1) -> Markup:
+    """Draw curves of fractions in percent, from 0 to the highest; only every so many titles are shown."""
+    with svg.style(key):
+        figure = Figure(figsize=(_WIDE, 0.75 * _LOW))
+        axes = figure.add_axes((0, 0, 1, 1))
+        places = np.arange(1, len(titles) + 1)
+        highest = 0.0
+        for line in lines:
+            values = np.array([np.nan if value is None else 100 * value for value in line.values])
+            highest = max(highest, *np.nan_to_num(values))
+            axes.plot(places, values, color=line.colour, linewidth=2.0, marker="o", markersize=4)
+        axes.set_ylim(0, 1.06 * highest or 1.0)
+        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        names = svg.Names(18)
+        _stream_axes(axes, titles, names, every=every)
+        return svg.render(figure, names, description=description)
+
+
 def draw_stacks(
     titles: Sequence[str], stacks: Mapping[str, Sequence[float]], *, key: str, description: str, every: int = 1
 ) -> Markup:

@@ -34,7 +34,8 @@ from conpet.review.records import ItemKind, ItemState, ReviewerCount, ReviewItem
 from conpet.review.schema import BATCH, DRAW, FILE, ITEM, META, STRATUM, TABLES, VERDICT, VERSION, WORK
 from conpet.store.access import missing_right
 from conpet.store.database import Database
-from conpet.store.prediction_log import PRUNE_SECONDS, LogEntry, PredictionLog, content_of, example_of
+from conpet.store.prediction_log import PRUNE_SECONDS, PredictionLog, content_of
+from conpet.types import LogEntry, example_of
 
 LEASE_SECONDS = 900.0
 """How long an item stays with the reviewer who takes it."""

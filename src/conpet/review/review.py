@@ -29,7 +29,8 @@ from conpet.review.queue import (
 )
 from conpet.review.records import DRAWN, Drawn, Imported, ItemKind, ItemState, ReviewItem, ReviewStatus, VerdictKind
 from conpet.store import CostKind, CostSource, LedgerEntry, Store
-from conpet.store.prediction_log import LogEntry, PredictionLog
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import LogEntry
 
 BELOW = 0.5
 """Default confidence below which an answer is uncertain."""

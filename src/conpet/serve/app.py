@@ -22,6 +22,7 @@ from conpet.serve.job_schemas import (
     ForgetRequest,
     PromoteRequest,
     RenameRequest,
+    RestoreRequest,
     RetireRequest,
     SplitRequest,
 )
@@ -68,6 +69,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     LearnReviewedRequest,
     ImportRequest,
     RenameRequest,
+    RestoreRequest,
     RetireRequest,
     SplitRequest,
 )

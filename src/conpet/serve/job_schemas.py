@@ -65,6 +65,17 @@ _GATE: JsonDict = {
         }
     ],
 }
+_GENERATION: JsonDict = {
+    "number": 12,
+    "time": "2026-03-02T09:30:09+00:00",
+    "verb": "learn",
+    "present": False,
+    "tasks": ["cards"],
+    "labels": 2,
+    "consolidated": 0,
+    "whole_accuracy": 0.93,
+    "bytes": 1250000,
+}
 _LINE: JsonDict = {
     "id": 41,
     "time": "2026-03-02T09:30:09+00:00",
@@ -114,6 +125,37 @@ class ForgetRequest(BaseModel):
     keep_modules: bool = False
     drop_labels: bool = False
     evaluate: bool = True
+
+
+class RestoreRequest(BaseModel):
+    """How to go back; `evaluate` measures all tasks afterwards, `gate` protects earlier answers."""
+
+    model_config = _Strict
+
+    evaluate: bool = True
+    gate: bool = True
+
+
+class GenerationFields(BaseModel):
+    """A generation that can be gone back to, or the present one."""
+
+    number: int
+    time: str
+    verb: str
+    present: bool
+    tasks: list[str]
+    labels: int
+    consolidated: int
+    whole_accuracy: float | None
+    bytes: int
+
+
+class GenerationsResponse(BaseModel):
+    """The kept generations and the present one, oldest first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"generations": [_GENERATION]}]})
+
+    generations: list[GenerationFields]
 
 
 class RenameRequest(BaseModel):

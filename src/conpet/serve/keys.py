@@ -25,7 +25,8 @@ KEYS = "keys.sqlite"
 """Default name of the file of keys, in the workspace's folder."""
 MARK = "conpet"
 """First part of every key, so that secret scanners recognise it."""
-_NAME_LENGTH = 100
+NAME_LENGTH = 100
+"""Most characters of the name of a key."""
 _COST = {"n": 1 << 14, "r": 8, "p": 1, "dklen": 32}
 """Parameters of scrypt: 16 MiB for each hash, and as much time as makes guessing slow."""
 _HEADER = 28
@@ -112,8 +113,8 @@ class KeyStore:
         Raises:
             ConfigError: The name is too long or has control characters.
         """
-        if len(name) > _NAME_LENGTH or not name.isprintable():
-            raise ConfigError(f"the name of a key has at most {_NAME_LENGTH} printable characters")
+        if len(name) > NAME_LENGTH or not name.isprintable():
+            raise ConfigError(f"the name of a key has at most {NAME_LENGTH} printable characters")
         key_id, secret, salt = secrets.token_hex(6), secrets.token_urlsafe(32), secrets.token_bytes(16)
         record = KeyRecord(key_id, name, role, _now(), None, None)
         self._make()

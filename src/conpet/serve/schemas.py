@@ -455,7 +455,7 @@ class ModuleFields(BaseModel):
 
 
 class RecordedFields(BaseModel):
-    """A recorded prediction; the fields of `conpet.store.prediction_log.LogEntry`.
+    """A recorded prediction; the fields of `conpet.types.LogEntry`.
 
     `content` is the input if inputs are recorded; `label` is the likeliest one, also if it was not given as the answer.
     """

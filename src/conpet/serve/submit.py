@@ -16,7 +16,7 @@ from fastapi.concurrency import contextmanager_in_threadpool
 
 from conpet.commands.checks import owner_of
 from conpet.data import Examples
-from conpet.errors import DataError, Problem
+from conpet.errors import DataError, Problem, UnknownNameError
 from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_examples
 from conpet.jobs.records import Job, JobKind, JobRequest
 from conpet.jobs.uploads import ExamineOptions, UploadOptions, check_upload, examine_upload
@@ -208,3 +208,11 @@ def _check_known(context: ServerContext, wanted: JobRequest) -> None:
             record = context.opened().store.snapshot().task(task)
             if "version" in wanted.options:
                 record.version(wanted.options["version"])
+        if (number := wanted.options.get("generation")) is not None:
+            _check_kept(context, number)
+
+
+def _check_kept(context: ServerContext, number: int) -> None:
+    kept = {one.number for one in context.opened().generations if not one.present}
+    if number not in kept:
+        raise UnknownNameError(f"generation {number} is not kept; GET /v1/generations lists those that are")

@@ -43,7 +43,7 @@ from conpet.errors import ConfigError, CorruptionError, ReadOnlyError, plural
 from conpet.store.access import missing_right
 from conpet.store.chain import actor
 from conpet.store.database import Database, connect, translated
-from conpet.types import Prediction
+from conpet.types import LogEntry, Prediction
 
 FILE = "predictions.sqlite"
 KEY = "predictions.key"
@@ -177,68 +177,6 @@ _VARIABLES = 500
 
 Row = tuple[Any, ...]
 """The values of an entry before it has an id and a digest."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """A recorded prediction.
-
-    Attributes:
-        id: Its number; later entries have higher ones.
-        time: When it was answered.
-        request: Id of the HTTP request, or of the call of `predict`.
-        place: Number of the input in the request, from 1.
-        hash: Keyed hash of the input, in hexadecimal digits.
-        content: The input, if inputs are recorded: a text, or JSON for other kinds.
-        kind: Kind of the input.
-        generation: The generation that answered.
-        task: The task that answered.
-        version: Its version.
-        label: The likeliest label, also if it was not given as the answer; None for a task without labels.
-        score: Probability of the label if the input belongs to something learned.
-        in_scope: Probability that the input belongs to something learned.
-        confidence: Probability that the label is right.
-        decision: "answer", "ask" or "decline".
-        selector: Probability of the likeliest task by the selector.
-        scope: Score of belonging to something learned.
-        modules: Tasks and versions whose modules were run.
-    """
-
-    id: int
-    time: datetime
-    request: str
-    place: int
-    hash: str
-    content: str | None
-    kind: str
-    generation: int | None
-    task: str
-    version: int
-    label: str | None
-    score: float
-    in_scope: float
-    confidence: float
-    decision: str
-    selector: float | None
-    scope: float | None
-    modules: tuple[tuple[str, int], ...]
-
-    @property
-    def example(self) -> Example | None:
-        """The input, if inputs are recorded."""
-        return None if self.content is None else example_of(self.kind, self.content)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        document = {name: getattr(self, name) for name in self.__slots__}
-        modules = [{"task": task, "version": version} for task, version in self.modules]
-        return document | {"time": self.time.isoformat(), "modules": modules}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> LogEntry:
-        """Rebuild an entry from `to_json`."""
-        modules = tuple((one["task"], one["version"]) for one in document["modules"])
-        return cls(**{**document, "time": datetime.fromisoformat(document["time"]), "modules": modules})
 
 
 @dataclass(frozen=True, slots=True)
@@ -979,11 +917,6 @@ def content_of(example: Example) -> str:
     document = example.to_json()
     kept = {name: value for name, value in document.items() if name not in ("label", "id")}
     return json.dumps(kept, ensure_ascii=False, sort_keys=True)
-
-
-def example_of(kind: str, content: str) -> Example:
-    """Return the input that `content_of` wrote."""
-    return Example.of_text(content) if kind == Kind.TEXT else Example.from_json(json.loads(content))
 
 
 def _number(value: float) -> float | None:

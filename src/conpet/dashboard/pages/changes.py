@@ -11,16 +11,17 @@ from fastapi import Query
 from starlette.responses import Response
 
 from conpet.commands.checks import consolidation_blocker, owner_of
+from conpet.commands.stored_rows import examples_to_show
+from conpet.dashboard.names import VERBS
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
 from conpet.data import Example
 from conpet.data.rows import label_name
-from conpet.errors import DataError
+from conpet.errors import DataError, UnknownNameError
 from conpet.jobs.records import JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.replay.memory import Subset
-from conpet.replay.memory_writer import stored_examples
 from conpet.serve.keys import Role
 from conpet.serve.submit import Submitted, submit_change, submit_relabelling, submit_split
 from conpet.store import Snapshot, TaskRecord
@@ -246,6 +247,51 @@ async def consolidate(visit: Operator) -> Response:
     return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
 
 
+@router.get("/tasks/kept")
+async def kept(visit: Operator) -> Response:
+    """List the states that can be gone back to."""
+    workspace = visit.context.opened()
+    found = await asyncio.to_thread(lambda: workspace.generations)
+    return visit.render("kept.html", generations=found[::-1], verbs=VERBS)
+
+
+@router.get("/tasks/restore")
+async def ask_to_restore(visit: Operator, generation: int) -> Response:
+    """Say what going back to a kept state does."""
+    workspace = visit.context.opened()
+    found = await asyncio.to_thread(lambda: workspace.generations)
+    wanted = next((one for one in found if one.number == generation and not one.present), None)
+    if wanted is None:
+        raise UnknownNameError(f"generation {generation} is not kept")
+    present = {task.name for task in _snapshot(visit).tasks}
+    gone = sorted(present - set(wanted.tasks))
+    effects = [
+        visit.gettext("Tasks, versions, settings and the language model become again what they were then."),
+        *(
+            [visit.gettext("These tasks, learned since, are no longer there: %(tasks)s.", tasks=", ".join(gone))]
+            if gone
+            else []
+        ),
+        visit.gettext("The state of today is kept, too: you can go forward to it again."),
+        *_safeguards(visit),
+    ]
+    return visit.confirm(
+        title=visit.gettext("Go back to the state of generation %(number)s?", number=generation),
+        effects=effects,
+        action=link("tasks/restore"),
+        fields={"generation": str(generation), **once()},
+        button=visit.gettext("Go back"),
+        back=link("tasks/kept"),
+    )
+
+
+@router.post("/tasks/restore")
+async def restore(visit: Operator) -> Response:
+    """Go back to a kept state."""
+    wanted = JobRequest(JobKind.RESTORE, {"generation": visit.form.number("generation", 1), **_SAFE})
+    return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
+
+
 def _snapshot(visit: Visit) -> Snapshot:
     visit.context.ready()
     return visit.context.serving.live.snapshot
@@ -312,7 +358,7 @@ async def _split_form(
 
 def _of_label(task: TaskRecord, label: str) -> list[Example]:
     """Return the stored examples of a label, of all subsets; none if no texts are stored."""
-    memory = stored_examples(task.active)
+    memory = examples_to_show(task.active)
     if memory.latent:
         return []
     return [

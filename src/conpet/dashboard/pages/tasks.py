@@ -13,6 +13,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from conpet.commands.rows import answers_about
+from conpet.commands.stored_rows import examples_to_show
 from conpet.dashboard.charts import Chart, image
 from conpet.dashboard.listing import Listing, PageNumber, SearchText, listed, matches
 from conpet.dashboard.messages import marked
@@ -23,7 +24,6 @@ from conpet.data import Example
 from conpet.evaluation.answers import Confusion, LabelScore, confusions, label_scores
 from conpet.problem_details import ApiProblem
 from conpet.replay.memory import Subset
-from conpet.replay.memory_writer import stored_examples
 from conpet.report import plots, svg
 from conpet.serve.keys import Role
 from conpet.store import Snapshot, TaskRecord, VersionRecord
@@ -160,7 +160,7 @@ def _examples(version: VersionRecord) -> int:
 
 
 def _of_labels(visit: Visit, snapshot: Snapshot, record: TaskRecord, number: int, text: str) -> dict[str, Any]:
-    stored = Counter(stored_examples(record.active).labels(Subset.TRAIN)) if record.active.labels else Counter()
+    stored = Counter(examples_to_show(record.active).labels(Subset.TRAIN)) if record.active.labels else Counter()
     scores = label_scores(answers_about(snapshot, record.name))
     lines = [
         LabelLine(label, stored[label], scores.get(label)) for label in record.active.labels if matches(text, label)
@@ -169,7 +169,7 @@ def _of_labels(visit: Visit, snapshot: Snapshot, record: TaskRecord, number: int
 
 
 def _of_examples(record: TaskRecord, number: int, text: str, subset: str) -> dict[str, Any]:
-    memory = stored_examples(record.active)
+    memory = examples_to_show(record.active)
     if memory.latent:
         return {"page": None}
     wanted = [one for one in Subset if subset in ("", str(one))]
@@ -235,7 +235,7 @@ def _chart(visit: Visit, name: str) -> Chart | None:
     return Chart(
         link("tasks/accuracy.svg", name=name, generation=measured[-1][0], language=visit.language.code),
         visit.gettext("Accuracy of this task after each change of the workspace"),
-        [visit.gettext("Generation"), visit.gettext("Time"), visit.gettext("Accuracy")],
+        [visit.gettext("Generation"), visit.gettext("When"), visit.gettext("Accuracy")],
         [
             (formats.number(generation), formats.moment(when), formats.percent(value))
             for generation, when, value in reversed(measured)

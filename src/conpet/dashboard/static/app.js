@@ -14,6 +14,19 @@
   }
   localise(document);
   document.addEventListener("htmx:load", (event) => localise(event.detail.elt));
+  // On a narrow page, drawings begin with what is newest, at their right end.
+  for (const drawing of document.querySelectorAll("figure.chart .scroll:has(img)")) {
+    const image = drawing.querySelector("img");
+    const scroll = () => { drawing.scrollLeft = drawing.scrollWidth; };
+    if (image.complete) scroll();
+    else image.addEventListener("load", scroll);
+  }
+  // A row that is named in several tables is left out in all of them, or in none.
+  document.addEventListener("change", (event) => {
+    const box = event.target;
+    if (box.name !== "drop") return;
+    for (const other of document.getElementsByName("drop")) if (other.value === box.value) other.checked = box.checked;
+  });
   // Forms are sent once, however often the button is pressed.
   document.addEventListener("submit", (event) => {
     const form = event.target;

@@ -35,11 +35,13 @@ from conpet.serve.job_schemas import (
     DiscardResponse,
     ForgetRequest,
     GateReportFields,
+    GenerationsResponse,
     JobFields,
     JobsResponse,
     LogResponse,
     PromoteRequest,
     RenameRequest,
+    RestoreRequest,
     RetireRequest,
     SplitRequest,
 )
@@ -263,6 +265,41 @@ async def consolidate(
     """Accept a job that tunes the backbone on the stored examples of all tasks."""
     options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
     return accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
+
+
+@router.get(
+    "/generations",
+    summary="The generations that can be gone back to",
+    dependencies=[learn_role],
+    responses=_READ_ERRORS,
+    response_model=GenerationsResponse,
+)
+async def generations(request: Request) -> Response:
+    """Return the kept generations and the present one, oldest first."""
+    workspace = context_of(request).opened()
+    found = await asyncio.to_thread(lambda: workspace.generations)
+    return _json({"generations": [one.to_json() for one in found]})
+
+
+@router.post(
+    "/generations/{number}/restore",
+    summary="Go back to a kept generation",
+    status_code=202,
+    dependencies=[operate_role],
+    responses=_CHANGE_ERRORS | ACCEPTED,
+    response_model=JobFields,
+    openapi_extra=body_of(RestoreRequest, default={}),
+)
+async def restore(
+    request: Request,
+    caller: Operator,
+    number: Annotated[int, InPath(ge=1, le=2**31, description="Number of a generation.")],
+    body: Annotated[RestoreRequest, json_body(RestoreRequest)],
+    idempotency_key: Key = None,
+) -> Response:
+    """Accept a job that makes a kept generation the present one; the present one is kept in turn."""
+    wanted = JobRequest(JobKind.RESTORE, {"generation": number, "evaluate": body.evaluate, "gate": body.gate})
+    return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
 @router.post(

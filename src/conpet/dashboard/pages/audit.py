@@ -1,0 +1,209 @@
+"""The history of changes, and where an answer came from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Query
+from fastapi.responses import StreamingResponse
+from starlette.responses import Response
+
+from conpet.commands.audit import export as exported
+from conpet.commands.prediction_log import trace_entry
+from conpet.config import Settings
+from conpet.config.duration import moment_of
+from conpet.dashboard.listing import PAGE, SearchText
+from conpet.dashboard.messages import marked
+from conpet.dashboard.names import DECISIONS, VERBS, actor_name
+from conpet.dashboard.navigation import Entry, page_router
+from conpet.dashboard.templating import link
+from conpet.dashboard.visit import Visit, visits
+from conpet.dashboard.waiting import being_computed, latest
+from conpet.errors import ConfigError
+from conpet.problem_details import ApiProblem
+from conpet.serve.keys import Role
+from conpet.store import Store
+from conpet.store.prediction_log import PredictionLog
+from conpet.types import Decision, LogEntry
+
+router = page_router()
+ENTRY = Entry(80, "/ui/audit", marked("Audit"), Role.OPERATE)
+Operator = Annotated[Visit, visits(Role.OPERATE)]
+Before = Annotated[int | None, Query(ge=1, le=2**53)]
+TONES: dict[Decision, str] = {"answer": "good", "ask": "warn", "decline": "plain"}
+"""Tones of the badges of decisions."""
+PERIODS = {"": marked("any time"), "24h": marked("24 hours"), "7d": marked("7 days"), "30d": marked("30 days")}
+_ANSWERS = 100
+"""Most answers to a request or a text that are listed."""
+_LINE = 120
+"""Most characters of a value that is not divided into lines."""
+_ROWS = 20
+"""Most stored rows of a label that are named."""
+
+
+@router.get("/audit")
+async def history(visit: Operator, text: SearchText = "", before: Before = None) -> Response:
+    """List the changes, the newest first."""
+    store = visit.context.opened().store
+    found = await asyncio.to_thread(store.history, before=before, limit=PAGE + 1, search=text)
+    rows = found[:PAGE]
+    return visit.render(
+        "audit.html",
+        rows=rows,
+        older=rows[-1].id if len(found) > PAGE else None,
+        before=before,
+        text=text,
+        verbs=VERBS,
+        by={row.actor: actor_name(visit.context.keys, row.actor) for row in rows},
+    )
+
+
+@router.get("/audit/changes/{number}")
+async def change(visit: Operator, number: int) -> Response:
+    """Show everything that is recorded of a change."""
+    store = visit.context.opened().store
+    found = await asyncio.to_thread(store.history, before=min(number, 2**53) + 1, limit=1)
+    if not found or found[0].id != number:
+        raise ApiProblem(404, "unknown-change", "there is no change of this number")
+    (event,) = found
+    by = actor_name(visit.context.keys, event.actor)
+    return visit.render("change.html", event=event, verbs=VERBS, by=by, details=_details(event.detail))
+
+
+@router.get("/audit/export")
+async def export(visit: Operator) -> Response:
+    """Return the history as a file that `conpet audit verify` checks."""
+    store = visit.context.opened().store
+    name = f"history-{datetime.now(UTC):%Y-%m-%d}.jsonl"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_lines(store), media_type="application/jsonl", headers=headers)
+
+
+@router.get("/audit/verify")
+async def verify(visit: Operator, since: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+    """Show whether history, content and record are what was recorded."""
+    context = visit.context
+    context.ready()
+    if since is None:
+        return visit.render("verify.html", found=None, recorded=context.recorder.predictions.exists)
+    try:
+        started = moment_of(since, "since")
+    except ConfigError:
+        raise ApiProblem(422, "invalid-form", "`since` is no time") from None
+    found = await latest(context.verification, started)
+    if found is None:
+        said = visit.gettext("Every change, every stored file and every recorded prediction is being checked.")
+        return being_computed(visit, visit.gettext("Being verified"), said)
+    return visit.render("verify.html", found=found, recorded=context.recorder.predictions.exists)
+
+
+@router.post("/audit/verify")
+async def begin_to_verify(visit: Operator) -> Response:
+    """Begin to verify."""
+    return visit.redirect(link("audit/verify", since=datetime.now(UTC).isoformat()))
+
+
+@router.get("/audit/predictions")
+async def predictions(
+    visit: Operator,
+    decision: Annotated[Decision | None, Query()] = None,
+    task: Annotated[str, Query(max_length=500)] = "",
+    label: Annotated[str, Query(max_length=500)] = "",
+    since: Annotated[str, Query(max_length=40)] = "",
+    before: Before = None,
+) -> Response:
+    """List recorded predictions, the newest first."""
+    context = visit.context
+    record, mode = context.recorder.predictions, await asyncio.to_thread(_mode, visit)
+    try:
+        moment = moment_of(since, "since") if since else None
+    except ConfigError:
+        raise ApiProblem(422, "invalid-form", "`since` is no time") from None
+    found = await asyncio.to_thread(
+        record.entries,
+        task=task or None,
+        label=label or None,
+        decision=decision,
+        since=moment,
+        before=before,
+        limit=PAGE + 1,
+    )
+    rows = found[:PAGE]
+    chosen = {"decision": decision, "task": task or None, "label": label or None, "since": since or None}
+    return visit.render(
+        "predictions.html",
+        rows=rows,
+        older=rows[-1].id if len(found) > PAGE else None,
+        before=before,
+        chosen=chosen,
+        periods=PERIODS | ({since: since} if since not in PERIODS else {}),
+        decisions=DECISIONS,
+        tones=TONES,
+        mode=mode,
+        exists=record.exists,
+    )
+
+
+@router.get("/audit/predictions/{number}")
+async def prediction(visit: Operator, number: int) -> Response:
+    """Show where an answer came from."""
+    record = visit.context.record()
+    traced = await asyncio.to_thread(trace_entry, visit.context.opened().store, record, min(number, 2**53))
+    return visit.render(
+        "prediction.html",
+        entry=traced | {"time": datetime.fromisoformat(traced["time"])},
+        made=_made(traced),
+        learned_from=traced["learned_from"][:_ROWS],
+        more=max(0, len(traced["learned_from"]) - _ROWS),
+        decisions=DECISIONS,
+        tones=TONES,
+    )
+
+
+@router.post("/audit/find")
+async def find(visit: Operator) -> Response:
+    """Find the answers to a text, or to a request, whichever is given; a text is not put into an address."""
+    wanted = visit.form.get("wanted")
+    record = visit.context.record()
+    rows = await asyncio.to_thread(_found, record, wanted) if wanted else []
+    return visit.render("found.html", rows=rows, wanted=wanted, decisions=DECISIONS, tones=TONES)
+
+
+def _found(record: PredictionLog, wanted: str) -> list[LogEntry]:
+    of_request = record.entries(request=wanted, limit=_ANSWERS)
+    return of_request or record.entries(input_hash=record.hash_of(wanted), limit=_ANSWERS)
+
+
+def _mode(visit: Visit) -> str:
+    """Return what is recorded of predictions now."""
+    settings = visit.context.settings
+    stored = Settings.parse(visit.context.opened().store.header().settings).log.predictions
+    return settings.log_predictions or stored
+
+
+def _made(traced: dict[str, Any]) -> dict[str, Any] | None:
+    """Return who made the version that answered, and when."""
+    version = traced["answered_by"]
+    if version is None:
+        return None
+    return {**version["made"], "time": datetime.fromisoformat(version["made"]["time"]), "data": version["data"]}
+
+
+def _lines(store: Store) -> Iterator[str]:
+    for line in exported(store):
+        yield f"{line}\n"
+
+
+def _details(detail: Any) -> list[tuple[str, str]]:
+    """Return what is recorded beside the usual fields, each value as text."""
+    return [(name, value if isinstance(value, str) else _written(value)) for name, value in dict(detail).items()]
+
+
+def _written(value: Any) -> str:
+    """Return a value as JSON, in lines if it is long."""
+    short = json.dumps(value, ensure_ascii=False)
+    return short if len(short) <= _LINE else json.dumps(value, ensure_ascii=False, indent=1)
