@@ -3,7 +3,7 @@
 python benchmarks/dashboard.py [--tasks 1000] [--entries 1000000] [--kept FOLDER] [--profile PAGE]
 
 A workspace of tiny tasks and a record of predictions of these tasks are made, which takes half an hour, and kept. A
-server in a process of its own serves them. Pages are those of the navigation, and one of each kind that they link to.
+server in a process of its own serves them. Pages are those of the navigation, and one of each kind that they lead to.
 Each is asked for once, then `--repeats` times; processor times are those of the server. Drawings are the charts that
 pages show. `--profile` prints instead where the time of one page goes.
 """
@@ -137,7 +137,7 @@ def _addresses(client: httpx2.Client) -> tuple[list[str], list[str]]:
     assert navigation is not None
     pages = [unescape(address) for address in _LINK.findall(navigation[0])]
     kinds, drawings = {_kind(page) for page in pages}, {}
-    for page in tuple(pages):
+    for page in pages:  # it grows
         text = _whole(client, page)
         drawings |= {_kind(one): one for one in map(unescape, _DRAWING.findall(text))}
         for link in map(unescape, _LINK.findall(text)):

@@ -77,3 +77,27 @@ def test_every_page_is_well_made(site: Site, tab_of: Callable[..., Tab], languag
     assert wrong == [], "\n".join(wrong)
     reached = {route_of(address, known) for address in tab.requested}
     assert sorted({route.path for route in known} - reached) == []
+
+
+FAULTS = {
+    "too wide at 360": "title.style.width = '2000px'",
+    "handlers: <b onclick": "title.innerHTML = '<b onclick=\"x()\">x</b>'",
+    "scripts: <script>": "title.append(Object.assign(document.createElement('script'), { textContent: 'x()' }))",
+    "console: Executing inline script": "title.append(Object.assign(document.createElement('script'), { text: 'x' }))",
+    "console: Connecting to 'http://elsewhere": "fetch('http://elsewhere.example/').catch(() => 0)",
+    "image-alt": "title.append(new Image())",
+    "color-contrast": "title.style.color = '#ccc'",
+    "dialog: 1": "alert(1)",
+    "not translated: 'Not translated'": "title.append('Not translated')",
+    "the language is 'de'": "document.documentElement.lang = 'de'",
+    "0 main headings": "title.remove()",
+}
+"""What is complained about, and a script that gives cause to it."""
+
+
+def test_what_is_wrong_with_a_page_is_found(tab_of: Callable[..., Tab]) -> None:
+    tab = tab_of("ja")
+    for fault, script in FAULTS.items():
+        assert tab.open("/ui/sign-in") == 200
+        tab.page.evaluate(f"() => {{ const title = document.querySelector('h1'); {script}; }}")
+        assert fault in "\n".join(tab.check()), fault
