@@ -82,6 +82,14 @@ def main() -> None:
                 print(rivals.measure(data, rival, range(1, asked.seeds + 1)))
 
 
+def chosen_before(rival: str, results: Path) -> tuple[dict[str, Any], list[list[dict[str, Any]]]] | None:
+    """Return the settings chosen for an earlier result of a rival, and what was tried; None without one."""
+    for path in sorted((results / "rivals").glob(f"*/{rival}.json")):
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        return earlier["settings"], earlier["choice"]
+    return None
+
+
 class Rivals:
     """Trains rivals, or takes up what an earlier command trained."""
 
@@ -93,7 +101,7 @@ class Rivals:
 
     def measure(self, data: str, rival: str, seeds: Iterable[int]) -> Path:
         """Choose settings and write the result file of a rival on a data set."""
-        settings, stages = self.chosen(rival)
+        settings, stages = chosen_before(rival, RESULTS) or self.chosen(rival)
         runs = [self.trained(data, rival, settings, seed) for seed in seeds]
         for run in runs:
             answers = run.pop("predicted")
@@ -112,13 +120,7 @@ class Rivals:
         return write_result(f"rivals/{data}/{rival}", result, self.made_by)
 
     def chosen(self, rival: str) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
-        """Return the best settings on validation examples, and the accuracy of all that were tried, by stage.
-
-        The choice of an earlier result file stands.
-        """
-        for earlier in sorted((RESULTS / "rivals").glob(f"*/{rival}.json")):
-            result = json.loads(earlier.read_text(encoding="utf-8"))
-            return result["settings"], result["choice"]
+        """Return the best settings on validation examples, and the accuracy of all that were tried, by stage."""
         best: dict[str, Any] = {}
         stages = []
         for data_sets, varied in GRID[rival]:

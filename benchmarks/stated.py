@@ -547,7 +547,7 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
 
 def learn_sentences() -> dict[str, list[str]]:
     """Return the sentences of the guides in docs/learn, in both languages, with the same figures."""
-    templates = yaml.safe_load((ROOT / "benchmarks" / "learn.yaml").read_text(encoding="utf-8"))
+    templates = yaml.safe_load((ROOT / "docs" / "learn" / "figures.yaml").read_text(encoding="utf-8"))
     figures = learn_figures() | stage_figures()
     return {
         f"docs/learn/{language}/{page}.md": [one[language].format_map(figures) for one in sentences]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import random
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -44,6 +45,15 @@ def test_of_equals_the_first_is_taken(rivals: ModuleType, monkeypatch: pytest.Mo
     monkeypatch.setattr(one, "trained", lambda *_: {"predicted": {"validation": ["a"]}})
     monkeypatch.setitem(rivals.GRID, "setfit", [(("hwu64",), {"steps": [3, 1, 2]})])
     assert one.chosen("setfit")[0] == {"steps": 3}
+
+
+def test_settings_chosen_once_stay(rivals: ModuleType, tmp_path: Path) -> None:
+    assert rivals.chosen_before("setfit", tmp_path) is None
+    (tmp_path / "rivals" / "hwu64").mkdir(parents=True)
+    stages = [[{"settings": {"steps": 3}, "mean": 0.5}]]
+    (tmp_path / "rivals" / "hwu64" / "setfit.json").write_text(json.dumps({"settings": {"steps": 3}, "choice": stages}))
+    assert rivals.chosen_before("setfit", tmp_path) == ({"steps": 3}, stages)
+    assert rivals.chosen_before("fine-tuning", tmp_path) is None
 
 
 def test_an_epoch_has_every_example_once(rivals: ModuleType) -> None:
