@@ -102,6 +102,8 @@ def test_files_go_in_and_out_and_wrong_ones_are_named(server: Served) -> None:
     for name, content in (("rows.exe", b"x"), ("rows.json", b"{"), ("rows.csv", b"text,label\n,a\n")):
         refused = browser.send(page, "/ui/review/import", files={"file": (name, content)})
         assert refused.status == 422, name
+    large = b"text\n" + b"many words\n" * 500_000
+    assert browser.send(page, "/ui/review/import", files={"file": ("rows.csv", large)}).status == 413
 
 
 def test_an_answer_is_reported_by_who_may_only_ask_and_reviewed_by_who_may_teach(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from conpet.serve.submit import submit_change
 
 router = page_router()
 ENTRY = Entry(40, "/ui/review", marked("Review"), Role.LEARN)
+UPLOADS = ("/ui/review/import",)
 Reviewer = Annotated[Visit, visits(Role.LEARN)]
 Asker = Annotated[Visit, visits(Role.PREDICT)]
 KINDS: dict[ItemKind, str] = {
@@ -273,6 +274,8 @@ async def import_file(visit: Reviewer) -> Response:
         suffix = Path(form.file_name).suffix.lower()
         if suffix not in _SUFFIXES:
             raise ApiProblem(422, "unknown-format", f"choose a file of one of these kinds: {', '.join(_SUFFIXES)}")
+        if received.stat().st_size > (most := visit.context.settings.body_bytes):
+            raise ApiProblem(413, "too-large", f"files of up to {most:,} bytes are imported here; divide the file")
         file = received.rename(Path(folder) / f"file{suffix}")
         review, name = visit.context.review(), reviewer_of(visit.caller)
         done = await asyncio.to_thread(_imported, review, name, file, form.file_name)
