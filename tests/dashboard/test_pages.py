@@ -34,7 +34,7 @@ PAGES = (
     "/ui/nothing",
 )
 LATIN = re.compile(r"[A-Za-z]{2,} [A-Za-z]{2,}")
-NOT_WORDS = {"conpet keys create", "conpet forget", "JSON Lines"}
+NOT_WORDS = {"conpet keys create", "conpet forget", "log-predictions hash", "JSON Lines"}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         asked = [one.text for one in (*FIRST.test, *SECOND.test)]
         running.predict(asked)
         wait_for(lambda: learner.prediction_log.total() == len(asked))
+        browser = Browser(running)
+        wait_for(lambda: "Accuracy over time" in browser.get("/ui/overview").text)  # it is computed beside the pages
         yield running
 
 
@@ -203,4 +205,4 @@ def test_lists_have_pages(tmp_path: Path) -> None:
         (after,) = first.root.all("a", rel="next")
         assert browser.get(after.attributes["href"]).text == second.text
         assert len(browser.get("/ui/tasks", page=99).rows("55 tasks")) == 5
-        assert "Accuracy is not known" in browser.get("/ui/overview").text
+        wait_for(lambda: "Accuracy is not known" in browser.get("/ui/overview").text)

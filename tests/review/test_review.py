@@ -274,7 +274,7 @@ def test_what_is_forgotten_is_gone_from_review_and_no_byte_of_it_is_left(tmp_pat
     assert (plan.recorded, plan.reviewed) == (0, 1)
     assert "1 item in review would be deleted" in str(plan)
     assert learner.forget([only_reviewed]).reviewed == 1
-    assert files_with(learner, "4711") == []
+    assert files_with(learner, only_reviewed) == []
     report = learner.forget([text], evaluate=False)
     assert report.reviewed == 1
     assert report.complete

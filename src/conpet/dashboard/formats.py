@@ -63,7 +63,7 @@ class Formats:
         if amount is None:
             return NONE
         if 0 < abs(amount) < _LEAST_AMOUNT / 2:
-            return f"<\N{NO-BREAK SPACE}{self.money(_LEAST_AMOUNT, currency)}"
+            return f"<{self.money(_LEAST_AMOUNT, currency)}"
         small = 0 < abs(amount) < 1
         pattern = "¤#,##0.0000" if small else None
         return format_currency(amount, currency, pattern, locale=self._locale, currency_digits=not small)

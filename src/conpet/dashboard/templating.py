@@ -18,6 +18,7 @@ from conpet.dashboard.messages import Language, language
 from conpet.dashboard.navigation import ROOT
 
 STATIC = Path(__file__).parent / "static"
+PICTURES = Path(__file__).parent / "help" / "pictures"
 _MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 
@@ -32,7 +33,7 @@ class Asset(NamedTuple):
 @cache
 def assets() -> dict[str, Asset]:
     """Return the files that pages refer to, by name."""
-    files = (path for path in sorted(STATIC.iterdir()) if path.suffix in _MEDIA_TYPES)
+    files = (path for folder in (STATIC, PICTURES) for path in sorted(folder.iterdir()) if path.suffix in _MEDIA_TYPES)
     return {path.name: _asset(path) for path in files}
 
 
@@ -61,12 +62,13 @@ def link(path: str, **query: Any) -> str:
     return f"{ROOT}/{path}" + (f"?{given}" if given else "")
 
 
-def _with_number(ngettext: Callable[..., str], spoken: Language) -> Callable[..., str]:
+def _with_number(ngettext: Any, spoken: Language) -> Callable[..., str]:
     """Return a function for messages in their form for a number, which is written as the language does."""
 
     @pass_context
     def chosen(context: Context, one: str, many: str, number: int, **values: Any) -> str:
-        return ngettext(context, one, many, number, num=spoken.written(number), **values)
+        text: str = ngettext(context, one, many, number, num=spoken.written(number), **values)
+        return text
 
     return chosen
 

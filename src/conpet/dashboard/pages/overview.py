@@ -28,7 +28,6 @@ from conpet.report import plots, svg
 from conpet.serve.keys import Role
 from conpet.store import EventSummary
 from conpet.types import Decision
-from conpet.watching.report import WatchReport
 
 router = page_router()
 ENTRY = Entry(10, "/ui/overview", marked("Overview"))
@@ -36,7 +35,7 @@ Anybody = Annotated[Visit, visits(Role.PREDICT)]
 
 DAYS = 30
 """Days of traffic that are shown."""
-_WAIT_SECONDS = 0.15
+_WAIT_SECONDS = 0.05
 """How long the page waits for what is computed beside it."""
 _POINTS = 200
 """Most changes in a chart; earlier ones are left out."""
@@ -134,32 +133,26 @@ async def traffic_drawing(visit: Anybody) -> Response:
 
 
 def _gathered(visit: Visit) -> Overview:
-    store = visit.context.opened().store
+    context, store = visit.context, visit.context.opened().store
     last = next((one for one in store.history(limit=_AMONG) if one.verb not in _NO_CHANGE), None)
-    points = _points(visit, last)
-    watched = _watched(visit)
-    return Overview(
-        health_of(visit, points or (), watched, _last_job(visit)),
-        points,
-        _traffic(visit),
-        len(watched.alarms) if watched is not None and visit.allows(Role.OPERATE) else None,
-        last,
-        spent_since(store, _month(datetime.now(UTC))) if visit.allows(Role.OPERATE) else None,
-    )
+    since = None if last is None else last.time
+    watches = context.recorder.predictions.exists
+    context.course.latest(since=since)  # both are computed while the rest is read
+    if watches:
+        context.watcher.report.latest()
+    traffic, job = _traffic(visit), _last_job(visit)
+    spent = spent_since(store, _month(datetime.now(UTC))) if visit.allows(Role.OPERATE) else None
+    points = _points(visit, since)
+    watched = context.watcher.report.latest(_WAIT_SECONDS) if watches else None
+    report = None if watched is None else watched.value
+    alarms = len(report.alarms) if report is not None and visit.allows(Role.OPERATE) else None
+    return Overview(health_of(visit, points or (), report, job), points, traffic, alarms, last, spent)
 
 
-def _points(visit: Visit, last: EventSummary | None) -> Sequence[Point] | None:
-    """Return accuracy over time, the last change included; None while it is computed."""
-    computed = visit.context.course.latest(_WAIT_SECONDS, None if last is None else last.time)
-    computed = computed or visit.context.course.latest()
+def _points(visit: Visit, since: datetime | None) -> Sequence[Point] | None:
+    """Return accuracy over time, up to a moment if that was read by now; None while it is computed."""
+    computed = visit.context.course.latest(_WAIT_SECONDS, since) or visit.context.course.latest()
     return None if computed is None else computed.value
-
-
-def _watched(visit: Visit) -> WatchReport | None:
-    if not visit.context.recorder.predictions.exists:
-        return None
-    found = visit.context.watcher.report.latest(_WAIT_SECONDS)
-    return None if found is None else found.value
 
 
 def _last_job(visit: Visit) -> Job | None:
