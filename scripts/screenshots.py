@@ -37,7 +37,10 @@ TALLEST = {WIDE: 1100, PHONE: 900}
 LANGUAGES = ("en", "ja")
 DEPARTMENTS, LABELS, DAYS, A_DAY, REVIEWED = 5, 8, 30, 40, 15
 COLOURS = 256
-PLAIN = ("overview", "tasks", "review", "routing", "alarms", "jobs", "audit", "cost", "settings", "keys")
+PRICES = {"cpu_hour": 0.05, "review_hour": 40, "currency": "EUR"}
+MILLISECONDS = 180_000
+"""Longest wait for a page."""
+PLAIN = ("overview", "tasks", "review", "routing", "alarms", "jobs", "audit", "cost", "settings", "keys", "help")
 ON_A_PHONE = ("overview", "answer")
 QUESTION = "i lost my card yesterday, please freeze my account"
 
@@ -104,7 +107,7 @@ def _cut(task: Task) -> Task:
 
 def _learn(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with ConPET.create(folder, backbone="minilm-l6", training={"epochs": 3}) as learner:
+    with ConPET.create(folder, backbone="minilm-l6", training={"epochs": 3}, prices=PRICES) as learner:
         first, *others = _departments()
         learner.learn(replace(first, train=first.train[::2]))
         for task in others:
@@ -136,13 +139,14 @@ def _use(server: Served, key: str) -> None:
 
 
 def _rivals(task: Task) -> Iterator[Example]:
-    """Yield the examples of a task under labels of another team, which would take its answers."""
-    for one in task.train:
-        yield Example.of_text(f"please, {one.text}", f"{str(one.label).split('_')[0]}_question")
+    """Yield questions of a task under labels of another team, which would take its answers."""
+    for one in (*task.validation, *task.test):
+        yield Example.of_text(f"{one.text} please", f"{str(one.label).split('_')[0]}_question")
 
 
 def _signed_in(context: BrowserContext, server: Served, key: str) -> Page:
     page = context.new_page()
+    page.set_default_timeout(MILLISECONDS)
     page.goto(f"http://127.0.0.1:{server.port}/ui/sign-in")
     page.locator("#key").fill(key)
     page.locator("main button").click()

@@ -80,7 +80,7 @@ def test_every_page_is_well_made(site: Site, tab_of: Callable[..., Tab], languag
 
 
 FAULTS = {
-    "too wide at 360": "title.style.width = '2000px'",
+    "too wide at 360": "title.style.minWidth = '2000px'",
     "handlers: <b onclick": "title.innerHTML = '<b onclick=\"x()\">x</b>'",
     "scripts: <script>": "title.append(Object.assign(document.createElement('script'), { textContent: 'x()' }))",
     "console: Executing inline script": "title.append(Object.assign(document.createElement('script'), { text: 'x' }))",
