@@ -292,7 +292,11 @@ def html(page: str) -> str:
     if sections := re.findall(r'<h3 id="(.*?)">(.*?)</h3>', rendered):
         listed = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in sections)
         rendered = rendered.replace("<h2", f'<ul class="contents">{listed}</ul>\n<h2', 1)
-    rendered = re.sub(r'src="\.\./pictures/', 'class="plot" src="', rendered)
+    rendered = re.sub(
+        r'<p><img src="\.\./pictures/(.*?)" alt="(.*?)" /></p>',
+        r'<div class="scroll" tabindex="0" role="region" aria-label="\2"><img class="plot" src="\1" alt="\2" /></div>',
+        rendered,
+    )
     rendered = re.sub(
         r"<table>(.*?)</table>", r'<div class="scroll"><table>\1</table></div>', rendered, flags=re.DOTALL
     )
