@@ -69,7 +69,7 @@ def test_answers_are_drawn_reviewed_undone_and_learned_without_scripts(server: S
     assert [row[4] for row in browser.get("/ui/review/items", q="brand").rows("1 item")] == ["brand new (new)"]
     plan = browser.get("/ui/review/learn")
     assert "gets a new version with 1 more example" in plan.text
-    assert "say which task learns it" in plan.rows("Items that are not learned yet")[0][2]
+    assert "Choose a task for it above" in plan.rows("Items that are not learned yet")[0][2]
     plan = browser.get("/ui/review/learn", into=TASKS[1].name)
     assert "New label: brand new" in plan.text
     bad = browser.get("/ui/review/learn", name="alone")

@@ -25,7 +25,7 @@ from conpet.data.readers import parsed_rows
 from conpet.errors import ConfigError, DataError, Problem, ReviewConflictError, UnknownNameError
 from conpet.problem_details import ApiProblem
 from conpet.review.label_studio import is_export, read_tasks
-from conpet.review.records import Imported, ItemKind, ItemState, ReviewItem, ReviewPlan, VerdictKind
+from conpet.review.records import HeldBecause, Imported, ItemKind, ItemState, ReviewItem, ReviewPlan, VerdictKind
 from conpet.review.review import NO_TEXTS, Review, kind_of, state_of
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.review_schemas import LearnReviewedRequest
@@ -60,6 +60,14 @@ VERDICTS: dict[VerdictKind, str] = {
     VerdictKind.SKIP: marked("skipped"),
 }
 """What reviewers have said."""
+HELD: dict[HeldBecause, str] = {
+    HeldBecause.NOT_LEARNED: marked("The label is not learned any more. Answer the item again."),
+    HeldBecause.NO_TASK: marked("The label is new. Choose a task for it above."),
+    HeldBecause.CONTRADICTS: marked(
+        "The same input is stored with another label. Change the verdict, or forget the stored example."
+    ),
+}
+"""Why an item cannot be learned."""
 STRATA = {"sure": marked("answered"), "uncertain": marked("in doubt"), "declined": marked("declined")}
 """Parts of the answers that are sampled apart."""
 CANDIDATES = 5
@@ -247,6 +255,7 @@ async def ask_to_learn(
         422 if problem else 200,
         plan=found,
         held=found.held[:_HELD],
+        reasons=HELD,
         problem=problem,
         tasks=[task.name for task in workspace.tasks],
         into=into,
