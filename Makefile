@@ -73,5 +73,5 @@ $(INSTALLED):
 	echo "Setting up .venv with $$($(BIN)/python --version); this takes a few minutes, once." >&2; \
 	install="$(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt"; \
 	$$install $(TORCH) setuptools; \
-	$$install --no-build-isolation --editable '.[dev,docs,parquet,excel,zst,tune,bench,serve,client,audit,mlflow]'; \
+	$$install --no-build-isolation --editable '.[dev,docs,parquet,excel,zst,tune,bench,serve,client,audit,mlflow,browser]'; \
 	touch '$@'

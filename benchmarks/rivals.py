@@ -112,7 +112,13 @@ class Rivals:
         return write_result(f"rivals/{data}/{rival}", result, self.made_by)
 
     def chosen(self, rival: str) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
-        """Return the best settings on validation examples, and the accuracy of all that were tried, by stage."""
+        """Return the best settings on validation examples, and the accuracy of all that were tried, by stage.
+
+        The choice of an earlier result file stands.
+        """
+        for earlier in sorted((RESULTS / "rivals").glob(f"*/{rival}.json")):
+            result = json.loads(earlier.read_text(encoding="utf-8"))
+            return result["settings"], result["choice"]
         best: dict[str, Any] = {}
         stages = []
         for data_sets, varied in GRID[rival]:

@@ -12,8 +12,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from conpet.evaluation.composite import shown_money
 from conpet.modules.parameter_count import llama_7b_count
@@ -58,9 +61,11 @@ def stated() -> Mapping[str, Sequence[str]]:
             *overview_lines(result("prediction-log-1000-tasks")),
         ],
         "docs/how-to/check-data.md": data_check_lines(result("data-check")),
+        "docs/how-to/dashboard.md": dashboard_lines(result("dashboard")),
         "docs/explanation/storage.md": parameter_sentences(demo),
         "docs/explanation/batches.md": memory_lines(result("memory")["runs"]),
         "docs/explanation/defaults.md": [*selector_sentences(selectors), *speed_in_full(speed["rows"])],
+        **learn_sentences(),
     }
 
 
@@ -424,6 +429,17 @@ def overview_lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def dashboard_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the table of the times to the first byte of the dashboard's pages, and the sentence on the slowest."""
+    pages = found["pages"]
+    slowest = max(one["median"] for one in pages.values())
+    return [
+        *(row(f"`{page}`", [f"{one['median']:.0f}", f"{one['longest']:.0f}"]) for page, one in pages.items()),
+        f"On a workspace of {found['tasks']:,} tasks with {found['entries']:,} recorded predictions, the first byte of "
+        f"each page comes within {slowest:.0f} ms (median of {found['repeats']} requests).",
+    ]
+
+
 def _delay_cell(one: Mapping[str, Any]) -> str:
     """Return how many runs found a drift, and the delays within which half and nine in ten did."""
     delays = ["–" if one[name] is None else f"{one[name]:,}" for name in ("median_delay", "delay_of_nine_in_ten")]
@@ -523,6 +539,88 @@ def parameter_sentences(demo: Mapping[str, Any]) -> list[str]:
         f"The demo's backbone is {count.backbone / cost['backbone_parameters']:.0f} times smaller, and conpet's "
         f"default is rank 8 on all linear layers of the suffix, so its ratio is {cost['times_fewer']:.0f}.",
     ]
+
+
+def learn_sentences() -> dict[str, list[str]]:
+    """Return the sentences of the guides in docs/learn, in both languages, with the same figures."""
+    templates = yaml.safe_load((ROOT / "benchmarks" / "learn.yaml").read_text(encoding="utf-8"))
+    figures = learn_figures() | stage_figures()
+    return {
+        f"docs/learn/{language}/{page}.md": [one[language].format_map(figures) for one in sentences]
+        for page, sentences in templates.items()
+        for language in ("en", "ja")
+    }
+
+
+def learn_figures() -> dict[str, str]:
+    """Return the measured figures of the guides, by name."""
+    demo, speed, gate, cost = result("demo"), result("speed")["rows"], result("gate"), result("cost")
+    refusal, watch = result("refusal"), result("watch")["drifts"]["clinc150"]
+    summary, late = demo["summary"], speed["learn-late-task"]
+    dynamic = cost["methods"]["dynamic"]
+    anew, unshared = dynamic["as needed"]["alternatives"]
+    streams = list(gate["streams"].values())
+    planted = [one["refused"] for stream in streams for one in stream["planted"].values()]
+    decided = refusal["decisions"]["minilm-l6"]
+    few, many = sorted(ratio(speed, f"predict-many-tasks{hot}") for hot in ("", "-hot"))
+    stopped = {size: percent(one["task"]["10"]) for size, one in gate["simulation"]["default"].items()}
+    people = dynamic["as needed"]["kinds"]["review"]["money"]
+    return {
+        "labels": str(sum(map(len, summary["labels"].values()))),
+        "seconds": f"{demo['seconds']:.0f}",
+        "whole": percent(summary["whole_accuracy"]),
+        "tests": f"{sum(total for _, total in demo['report']['events'][-1]['scores'].values()):,}",
+        "forgetting": f"{100 * summary['forgetting']:.1f}",
+        "logistic": percent(summary["references"]["logistic"]),
+        "memory": f"{summary['cost']['peak_memory'] / 1e9:.2f}",
+        "stored": f"{summary['cost']['bytes_stored'] / 1e6:.1f}",
+        "anew": f"{anew['learning_times']:.1f}",
+        "storage": f"{unshared['storage_times']:.1f}",
+        "late": ratio(speed, "learn-late-task", 1),
+        "late_seconds": f"{late['ours']['median']:.1f}",
+        "early_seconds": f"{late['theirs']['median']:.1f}",
+        "few": few,
+        "many": many,
+        "judged": str(sum(one["judged"] - one["refused"] for one in streams)),
+        "stopped": str(sum(planted)),
+        "planted": str(len(planted)),
+        "stopped_5": stopped["5"],
+        "stopped_20": stopped["20"],
+        "declined": percent(decided["unknown"]["decline"]),
+        "asked": percent(decided["unknown"]["ask"]),
+        "answered": percent(decided["unknown"]["answer"]),
+        "right": percent(decided["accuracy_of_answers"]),
+        "reached": percent(refusal["coverage"]["clinc150, test"]["0.9"]["reached"]),
+        "misspelt": percent(refusal["coverage"]["clinc150, misspelt"]["0.9"]["reached"]),
+        "noticed": f"{watch['new intents, 10%']['1000']['median_delay']:,}",
+        "rare": str(watch["new intents, 2%"]["1000"]["found"]),
+        "runs": str(watch["new intents, 2%"]["1000"]["runs"]),
+        "machine": shown_money(dynamic["as needed"]["money"] - people),
+        "people": f"{people:.0f}",
+        "core_hour": f"{cost['prices']['cpu_hour']}",
+        "work_hour": f"{cost['prices']['review_hour']:.0f}",
+        "soon": shown_money(dynamic["as needed"]["score"]["freshness"]),
+        "at_the_end": shown_money(dynamic["all at the end"]["score"]["freshness"]),
+    }
+
+
+def stage_figures() -> dict[str, str]:
+    """Return the conditions of conpet's own stages that the guides name."""
+    text = (files("conpet.commands") / "stages.yaml").read_text(encoding="utf-8")
+    stages = {
+        stage["name"]: {one["check"]: one for one in stage["conditions"]} for stage in yaml.safe_load(text)["stages"]
+    }
+    static, growing, full = (stages[name] for name in ("static", "dynamic", "full"))
+    return {
+        "stage_tests": str(static["test_examples"]["at_least"]),
+        "stage_accuracy": str(static["accuracy"]["at_least"]),
+        "stage_tasks": str(growing["tasks"]["at_least"]),
+        "stage_gate": str(growing["gate"]["last"]),
+        "stage_forgetting": str(growing["forgetting"]["at_most"]),
+        "stage_worst": str(full["worst_task"]["at_least"]),
+        "stage_answers": f"{full['answers']['at_least']:,}",
+        "stage_review": str(full["review"]["at_least"]),
+    }
 
 
 def ratio(rows: Mapping[str, Any], row: str, digits: int = 2) -> str:

@@ -49,6 +49,13 @@ def mark_code_blocks(app: Any, what: str, name: str, obj: Any, options: Any, lin
     lines[:] = marked
 
 
+def name_language(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Name the language of Japanese pages, for screen readers and fonts."""
+    if page.startswith("learn/ja/"):
+        context["language"] = "ja"
+
+
 def setup(app: Any) -> None:
-    """Connect the hook, before napoleon reads the sections of a docstring."""
+    """Connect the hooks; the first runs before napoleon reads the sections of a docstring."""
     app.connect("autodoc-process-docstring", mark_code_blocks, priority=400)
+    app.connect("html-page-context", name_language)

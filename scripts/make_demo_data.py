@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ TARGET = Path(__file__).parents[1] / "src" / "conpet" / "demo" / "data"
 SEED = 0
 TRAIN_PER_INTENT = 20
 VALIDATION_PER_INTENT = 5
+QUESTIONS_PER_INTENT = 2
+OUT_OF_SCOPE_QUESTIONS = 60
 
 
 class Row(NamedTuple):
@@ -63,29 +65,41 @@ def write(path: Path, rows: Iterable[Row], domains: dict[str, list[str]]) -> Non
     """Write rows as compressed JSON lines, in the order of domains, intents and published data."""
     domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
     order = {domain: at for at, domain in enumerate(domains)}
-    lines = [
-        json.dumps(
-            {"task": domain_of[row.intent], "label": row.intent, "text": row.text, "id": row.id}, ensure_ascii=False
-        )
-        for row in sorted(
-            rows, key=lambda row: (order[domain_of[row.intent]], row.intent, int(row.id.rpartition("-")[2]))
-        )
-    ]
+    ordered = sorted(rows, key=lambda row: (order[domain_of[row.intent]], row.intent, int(row.id.rpartition("-")[2])))
+    write_lines(
+        path,
+        ({"task": domain_of[row.intent], "label": row.intent, "text": row.text, "id": row.id} for row in ordered),
+    )
+
+
+def write_lines(path: Path, documents: Iterable[Mapping[str, str | None]]) -> None:
+    """Write compressed JSON lines; the same documents give the same bytes."""
+    lines = [json.dumps(document, ensure_ascii=False) for document in documents]
     with path.open("wb") as sink, gzip.GzipFile("", "wb", compresslevel=9, fileobj=sink, mtime=0) as packed:
         packed.write("".join(f"{line}\n" for line in lines).encode())
 
 
+def write_questions(path: Path, known: Iterable[Row], unknown: Iterable[Row]) -> None:
+    """Write questions of known intents and some that belong to none, whose label is null, as one shuffled file."""
+    labels = {row: row.intent for row in known} | dict.fromkeys(unknown)
+    write_lines(path, ({"text": row.text, "label": labels[row], "id": row.id} for row in sorted(labels, key=rank)))
+
+
 def main(source: Path) -> None:
-    """Write the three files of the demo."""
+    """Write the files of the demo."""
     published = json.loads((source / "data_full.json").read_text(encoding="utf-8"))
     domains = json.loads((source / "domains.json").read_text(encoding="utf-8"))
     train, validation, test = (read_split(published, split) for split in ("train", "val", "test"))
     tested = {normalise(row.text) for row in test}
     trained = {normalise(row.text) for row in train}
     validated = {normalise(row.text) for row in validation}
-    write(TARGET / "train.jsonl.gz", choose(train, TRAIN_PER_INTENT, tested | validated), domains)
+    chosen = choose(train, TRAIN_PER_INTENT, tested | validated)
+    known = choose(train, QUESTIONS_PER_INTENT, tested | validated | {normalise(row.text) for row in chosen})
+    write(TARGET / "train.jsonl.gz", chosen, domains)
     write(TARGET / "validation.jsonl.gz", choose(validation, VALIDATION_PER_INTENT, tested | trained), domains)
     write(TARGET / "test.jsonl.gz", test, domains)
+    unknown = choose(read_split(published, "oos_train"), OUT_OF_SCOPE_QUESTIONS, tested | trained | validated)
+    write_questions(TARGET / "questions.jsonl.gz", known, unknown)
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ IMPORTED_AS = {
     "yaml": "pyyaml",
     "prometheus_client": "prometheus-client",
     "pydantic_core": "pydantic",
+    "python_multipart": "python-multipart",
     "backports": "backports.zstd",
     "mlflow": "mlflow-skinny",
 }

@@ -182,6 +182,7 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert "The gate stopped this change" in refused.text
         assert any(BROKEN in row[0] for row in refused.rows("What would get worse"))
         assert "The gate stopped the last change" in browser.get("/ui/overview").text
+        assert "Stopped by the gate" in refused.text
         asked = browser.get("/ui/candidates/1/promote")
         assert "get worse by more than the margin" in asked.text
         made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))

@@ -42,7 +42,10 @@ def test_a_message_has_one_translation_with_the_values_of_the_original(code: str
 
 def test_numbers_follow_their_message() -> None:
     spoken = language("en")
-    assert [spoken.ngettext("%(num)s task", "%(num)s tasks", number) for number in (1, 2)] == ["1 task", "2 tasks"]
+    assert [spoken.ngettext("%(num)s task", "%(num)s tasks", number) for number in (1, 1200)] == [
+        "1 task",
+        "1,200 tasks",
+    ]
     assert spoken.gettext("100%%") == "100%"
 
 

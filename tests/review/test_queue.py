@@ -64,6 +64,7 @@ def test_an_item_stays_with_its_reviewer_and_returns_when_the_time_is_over(
     assert late is not None
     assert late.id == first
     queue.answer(first, "cem", RIGHT)
+    assert len(queue.answer(first, "cem", RIGHT).verdicts) == 1  # sent twice
     with pytest.raises(ReviewConflictError, match="was reviewed by cem"):
         queue.answer(first, "ann", WRONG)
     assert queue.release("cem") == 0
@@ -207,7 +208,7 @@ def test_forgotten_and_old_items_leave_nothing_in_the_file(log: PredictionLog, q
     assert queue.forget({log.hash_of(entry.example)}, labels=["secret_label"], texts=[entry.example.text]) == 2
     assert [one.id for one in queue.items()] == [other, noted]
     content = b"".join(path.read_bytes() for path in log.folder.glob("review.sqlite*"))
-    assert b"4711" not in content
+    assert b"card 4711 was eaten" not in content
     assert b"secret_label" not in content
     assert b"another text" in content
     with pytest.raises(UnknownNameError):

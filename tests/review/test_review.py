@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def new_texts(*texts: str) -> list[str]:
 
 def test_drawn_answers_are_reviewed_and_their_accuracy_is_that_of_all(tmp_path: Path) -> None:
     learner = recording(tmp_path)
+    assert learner.review.draw(since=datetime.now(UTC) + timedelta(hours=1)).batch is None
     drawn = learner.review.draw(random=4, uncertain=100, declined=100, seed=1)
     assert (drawn.batch, drawn.population, drawn.unreadable) == (1, len(SEEN), 0)
     assert drawn.drawn["random"] == 4
@@ -111,7 +113,7 @@ def test_a_reported_answer_comes_first_and_is_found_by_its_request(tmp_path: Pat
         answers[1].label,
         FIRST,
     )
-    assert item.note == "x: no!"
+    assert (item.note, item.reported_by) == ("no!", "x")
     found = learner.review.next("ann")
     assert found is not None
     assert found.id == item.id
@@ -124,6 +126,9 @@ def test_a_reported_answer_comes_first_and_is_found_by_its_request(tmp_path: Pat
         learner.review.answer(other.id, "confirm")
     with pytest.raises(UnknownNameError, match="nothing is recorded"):
         learner.review.report(request_id="unknown")
+    assert learner.review.report(SEEN[0], request_id="not yet")[0].label == answers[0].label
+    with pytest.raises(ConfigError, match="not the one of this request"):
+        learner.review.report(SEEN[0], request_id=answers[1].request_id, place=2)
     with pytest.raises(ConfigError, match="name the answer"):
         learner.review.report()
 
@@ -269,7 +274,7 @@ def test_what_is_forgotten_is_gone_from_review_and_no_byte_of_it_is_left(tmp_pat
     assert (plan.recorded, plan.reviewed) == (0, 1)
     assert "1 item in review would be deleted" in str(plan)
     assert learner.forget([only_reviewed]).reviewed == 1
-    assert files_with(learner, "4711") == []
+    assert files_with(learner, only_reviewed) == []
     report = learner.forget([text], evaluate=False)
     assert report.reviewed == 1
     assert report.complete

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+from conpet import AsyncClient, Client
 from conpet.serve.keys import KEYS, KeyStore, Role
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
@@ -75,6 +77,29 @@ def test_reviewers_share_the_queue_of_a_server_and_what_they_say_is_learned_by_a
         again = ended(server, ask(server, "learn", ann).json()["id"], ann)
         assert again["result"]["tasks"] == []
         assert server.client.get("/v1/review/accuracy", headers=ann).json()["estimate"]["population"] == len(TEXTS)
+
+
+def test_the_clients_review_and_learn(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 2).path, log_predictions="text") as server:
+        with Client(f"http://127.0.0.1:{server.port}") as client:
+            client.predict(TEXTS[:4])
+            wait_for(lambda: server.context.recorder.predictions.total() == 4)
+            assert client.review_draw(random=2, uncertain=0, declined=0)["added"] == 2
+            assert client.report("something odd", note="it is odd")
+            item = client.review_next(candidates=2, reviewer="ann")
+            assert item is not None
+            assert (item["note"], len(item["candidates"])) == ("it is odd", 2)
+            done = client.review_answer(item["id"], "correct", FIRST, reviewer="ann")
+            assert done["right"] == FIRST
+            assert client.review()["learnable"] == 1
+            assert client.review_accuracy("1d")["estimate"]["value"] is None
+            assert client.wait(client.learn_reviewed(evaluate=False)).result["tasks"][0]["task"] == TASKS[0].name
+        assert asyncio.run(reviewed(server.port)) is not None
+
+
+async def reviewed(port: int) -> dict[str, Any] | None:
+    async with AsyncClient(f"http://127.0.0.1:{port}") as client:
+        return await client.review_next()
 
 
 def test_tasks_of_label_studio_come_and_go(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ def draw(
         float, typer.Option(metavar="SHARE", min=0, max=1, help="Confidence below which an answer is uncertain.")
     ] = 0.5,
     double: Double = 0.0,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|AGE", help="Only predictions from then on: 2026-11-29, or 30d.", show_default=False),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draw.", show_default="a random one")] = None,
     log_to: LogFolder = None,
     as_json: AsJson = False,
@@ -99,8 +103,11 @@ def draw(
     All answers have the same chance to be drawn at random, and those in doubt have a greater one in all. Both chances
     are known, so `conpet review accuracy` is unbiased.
     """
+    from conpet.config.duration import moment_of
+
     options = {"random": random, "uncertain": uncertain, "declined": declined}
-    found = _review(workspace, log_to).draw(**options, below=below, double=double, seed=seed)
+    start = None if since is None else moment_of(since, "--since")
+    found = _review(workspace, log_to).draw(**options, below=below, double=double, since=start, seed=seed)
     if as_json:
         print_json(found.to_json())
         return
@@ -460,7 +467,10 @@ def _print_item(item: ReviewItem, workspace: Path) -> None:
         line("  no answer is recorded")
     if item.reports:
         said = f"; suggested: {item.suggested}" if item.suggested else ""
-        line(f"  reported as wrong {plural(item.reports, 'time')}{said}" + (f"; {item.note}" if item.note else ""))
+        line(
+            f"  reported as wrong {plural(item.reports, 'time')}{said}"
+            + (f"; {item.note} ({item.reported_by})" if item.note else "")
+        )
     for one in item.verdicts:
         line(f"  {one.reviewer}: {one.verdict} {one.label or ''}".rstrip() + (f" ({one.note})" if one.note else ""))
     for number, candidate in enumerate(item.candidates, start=1):

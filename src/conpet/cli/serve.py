@@ -55,10 +55,7 @@ def serve(
     Settings come from flags, then from environment variables (CONPET_SERVE_PORT sets the port), then from a file.
     Logs go to standard error, one JSON object on each line. SIGTERM or Ctrl-C stops after finishing what was accepted.
     """
-    if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise ConfigError(
-            f"conpet serve needs {', '.join(missing)}, which is not installed: pip install 'conpet[serve]'"
-        )
+    require_server("conpet serve")
     from conpet.serve.run import run
     from conpet.serve.settings import ServeSettings
 
@@ -80,3 +77,13 @@ def serve(
     if twice := given.keys() & more.keys():
         raise typer.BadParameter(f"{min(twice)} is given twice, also by its own option", param_hint="--set")
     run(ServeSettings.load({**given, **more}, config))
+
+
+def require_server(command: str) -> None:
+    """Refuse a command that needs the extra `serve`, if it is not installed.
+
+    Raises:
+        ConfigError: Packages are missing.
+    """
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ConfigError(f"{command} needs {', '.join(missing)}, which is not installed: pip install 'conpet[serve]'")

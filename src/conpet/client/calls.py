@@ -140,6 +140,40 @@ def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[di
     return Call("POST", "/v1/feedback", dict, content=_json(body), headers=_JSON)
 
 
+def review(what: str, **params: Any) -> Call[dict[str, Any]]:
+    """Return the request of something about the review: "" for its status, "accuracy", "plan"."""
+    return Call("GET", f"/v1/review/{what}".rstrip("/"), dict, params=_given(**params))
+
+
+def review_next(**fields: Any) -> Call[dict[str, Any] | None]:
+    """Return the request to take the next item of review."""
+    return Call(
+        "POST", "/v1/review/next", lambda answer: answer["item"], content=_json(_given(**fields)), headers=_JSON
+    )
+
+
+def review_answer(item: int, **fields: Any) -> Call[dict[str, Any]]:
+    """Return the request to say what is right for an item."""
+    return Call("POST", f"/v1/review/items/{item}/answer", dict, content=_json(_given(**fields)), headers=_JSON)
+
+
+def review_draw(**fields: Any) -> Call[dict[str, Any]]:
+    """Return the request to draw answers for review."""
+    return Call("POST", "/v1/review/draw", dict, content=_json(_given(**fields)), headers=_JSON)
+
+
+def report(item: Input | None, **fields: Any) -> Call[bool]:
+    """Return the request to report an answer as wrong."""
+    body = _given(input=None if item is None else _input(item), **fields)
+    return Call("POST", "/v1/review/reports", lambda answer: bool(answer["waits"]), content=_json(body), headers=_JSON)
+
+
+def learn_reviewed(into: str | None, name: str | None, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+    """Return the request to learn what was reviewed."""
+    body = _given(into=into, name=name) | {"evaluate": evaluate, "gate": gate}
+    return _change("POST", "/v1/review/learn", key, content=_json(body), headers=_JSON)
+
+
 def learn(
     tasks: Task | Iterable[Task],
     all_rows: bool,

@@ -124,6 +124,92 @@ class Client:
         """
         return self._do(calls.feedback(right))
 
+    def review(self) -> dict[str, Any]:
+        """Return how far the review is (see `Review.status`); needs a key of the role `learn`, as the next methods."""
+        return self._do(calls.review(""))
+
+    def review_draw(
+        self, *, random: int = 50, uncertain: int = 25, declined: int = 25, below: float = 0.5, double: float = 0.0
+    ) -> dict[str, Any]:
+        """Draw recorded answers for review; see `Review.draw`."""
+        options = {"random": random, "uncertain": uncertain, "declined": declined, "below": below, "double": double}
+        return self._do(calls.review_draw(**options))
+
+    def review_next(
+        self, *, kind: str | None = None, minutes: float = 15.0, candidates: int = 0, reviewer: str | None = None
+    ) -> dict[str, Any] | None:
+        """Take the next item of review, or None if none waits; see `Review.next`.
+
+        Args:
+            kind: Only items of this kind.
+            minutes: How long nobody else gets it.
+            candidates: Number of present answers to choose from.
+            reviewer: The person, if one key serves several.
+        """
+        return self._do(calls.review_next(kind=kind, minutes=minutes, candidates=candidates, reviewer=reviewer))
+
+    def review_answer(
+        self,
+        item: int,
+        verdict: str,
+        label: str | None = None,
+        *,
+        note: str = "",
+        seconds: float | None = None,
+        reviewer: str | None = None,
+    ) -> dict[str, Any]:
+        """Say what is right for an item, and return it; see `Review.answer`."""
+        said = {"verdict": verdict, "label": label, "note": note, "seconds": seconds, "reviewer": reviewer}
+        return self._do(calls.review_answer(item, **said))
+
+    def review_accuracy(self, since: str | None = None) -> dict[str, Any]:
+        """Return the accuracy of recorded answers, estimated from those reviewed; see `Review.accuracy`.
+
+        Args:
+            since: Only answers from then on: a day, or a duration like "30d".
+        """
+        return self._do(calls.review("accuracy", since=since))
+
+    def report(
+        self,
+        item: Input | None = None,
+        *,
+        request_id: str | None = None,
+        place: int = 1,
+        label: str | None = None,
+        note: str = "",
+    ) -> bool:
+        """Report an answer as wrong, which keys of every role may, and return whether somebody has to look at it.
+
+        Args:
+            item: The input.
+            request_id: Id of the request (`Prediction.request_id`), instead of the input or with it.
+            place: Number of the input in the request, from 1.
+            label: The right label, if it is known.
+            note: What is wrong.
+        """
+        return self._do(calls.report(item, request_id=request_id, place=place, label=label, note=note))
+
+    def learn_reviewed(
+        self,
+        *,
+        into: str | None = None,
+        name: str | None = None,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Ask the server to learn what was reviewed (see `ConPET.learn_reviewed`), and return the job.
+
+        Args:
+            into: A known task that gets labels which reviewers introduced.
+            name: Name of a new task for them.
+            evaluate: As in `learn`.
+            gate: As in `learn`.
+            idempotency_key: As in `learn`.
+        """
+        return self._do(calls.learn_reviewed(into, name, evaluate, gate, idempotency_key))
+
     def tasks(self) -> list[TaskInfo]:
         """Return the learned tasks, in order."""
         return self._do(calls.tasks())

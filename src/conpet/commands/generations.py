@@ -15,7 +15,7 @@ def generations(store: Store) -> list[Generation]:
     """Return the kept generations and the present one, oldest first."""
     with store.snapshot() as present:
         kept = store.pinned()
-        events = {event.id: event for event in store.events()}
+        events = {one.generation: _event(store, one.generation) for one in (*kept, present)}
         sizes = [{reader.folder: reader.bytes for reader in snapshot.readers()} for snapshot in (*kept, present)]
         rows = []
         for number, snapshot in enumerate(kept):
@@ -24,6 +24,12 @@ def generations(store: Store) -> list[Generation]:
             rows.append(_generation(snapshot, events[snapshot.generation], sum(own.values()), present=False))
             snapshot.close()
         return [*rows, _generation(present, events[present.generation], sum(sizes[-1].values()), present=True)]
+
+
+def _event(store: Store, generation: int) -> EventRecord:
+    """Return the event of a generation; those of a large workspace are long to read."""
+    (event,) = store.events(generation - 1, generation)
+    return event
 
 
 def way_back(store: Store, replaced: int) -> int:

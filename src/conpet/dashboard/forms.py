@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from conpet.problem_details import ApiProblem
 from conpet.serve.bodies import media_type_of
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
-_HEADER_BYTES = 8 << 10
-"""Most bytes of the headers of a part."""
 _FIELD_BYTES = 1 << 20
 """Most bytes of a field, and of all fields beside a file."""
 _FIELDS = 10_000
 """Most fields."""
-_NAME = re.compile(r'(?:^|[;\s])name="([^"]*)"')
-_FILE_NAME = re.compile(r'filename="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,116 +106,115 @@ async def read_upload(request: Request, file: Path) -> Form:
     Raises:
         ApiProblem: The form is broken, or has several files or too many fields.
     """
-    header = Message()
-    header["Content-Type"] = request.headers.get("content-type", "")
-    boundary = header.get_param("boundary")
-    if header.get_content_type() != MULTIPART or not isinstance(boundary, str) or not boundary:
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != MULTIPART.encode() or not options.get(b"boundary"):
         raise ApiProblem(415, "unsupported-media-type", f"send the form as `Content-Type: {MULTIPART}`")
-    fields: list[tuple[str, str]] = []
-    file_name, room = "", _FIELD_BYTES
-    async for part in _parts(request, boundary.encode()):
-        if part.file_name is None:
-            content = b"".join([chunk async for chunk in _limited(part.content, room)])
-            room -= len(content)
-            fields.append((part.name, content.decode("utf-8", "replace")))
-            if len(fields) > _FIELDS:
-                raise _broken()
-        elif part.file_name:
-            if file_name:
-                raise ApiProblem(422, "several-files", "send one file at a time")
-            file_name = part.file_name
-            with file.open("xb") as stream:
-                async for chunk in part.content:
-                    await asyncio.to_thread(stream.write, chunk)
-    return Form(fields, file_name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of a form: a field, or a file if it has a file name; an empty one if none was chosen."""
-
-    name: str
-    file_name: str | None
-    content: AsyncIterator[bytes]
-
-
-async def _limited(content: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:
-    async for chunk in content:
-        room -= len(chunk)
-        if room < 0:
-            raise ApiProblem(413, "form-too-large", f"the fields of a form may have at most {_FIELD_BYTES:,} bytes")
-        yield chunk
-
-
-class _Buffer:
-    """Bytes of a body as they arrive."""
-
-    def __init__(self, request: Request) -> None:
-        self._stream = request.stream()
-        self.bytes = bytearray(b"\r\n")  # so that the first boundary looks like the others
-
-    async def more(self) -> None:
-        """Receive more."""
-        async for chunk in self._stream:
-            if chunk:
-                self.bytes += chunk
-                return
+    upload = _Upload()
+    try:
+        parser = MultipartParser(options[b"boundary"], upload.callbacks)
+        async for chunk in request.stream():
+            parser.write(chunk)
+            if upload.content:
+                await asyncio.to_thread(_append, file, upload.content)
+                upload.content.clear()
+    except FormParserError:
+        raise _broken() from None
+    if not upload.ended:
         raise _broken()
-
-    async def first(self, number: int) -> bytes:
-        """Return the first bytes, and drop them."""
-        while len(self.bytes) < number:
-            await self.more()
-        found = bytes(self.bytes[:number])
-        del self.bytes[:number]
-        return found
-
-    async def until(self, end: bytes, most: int) -> bytes:
-        """Return what is before some bytes, and drop both."""
-        while (place := self.bytes.find(end)) < 0:
-            if len(self.bytes) > most:
-                raise _broken()
-            await self.more()
-        found = bytes(self.bytes[:place])
-        del self.bytes[: place + len(end)]
-        return found
+    if upload.file_name:
+        await asyncio.to_thread(file.touch)  # it may be empty
+    return Form(upload.fields, upload.file_name)
 
 
-async def _parts(request: Request, boundary: bytes) -> AsyncIterator[_Part]:
-    """Yield the parts of a form; read the content of each before the next is asked for."""
-    buffer, delimiter = _Buffer(request), b"\r\n--" + boundary
-    await buffer.until(delimiter, _HEADER_BYTES)
-    while (mark := await buffer.first(2)) != b"--":
-        if mark != b"\r\n":
-            raise _broken()
-        head = (await buffer.until(b"\r\n\r\n", _HEADER_BYTES)).decode("utf-8", "replace")
-        lines = {name.strip().lower(): value for name, _, value in (line.partition(":") for line in head.split("\r\n"))}
-        disposition = lines.get("content-disposition", "")
-        name, file_name = _NAME.search(disposition), _FILE_NAME.search(disposition)
+class _Upload:
+    """What a parser has found in a form so far.
+
+    Attributes:
+        fields: Names and values of the fields that are complete.
+        file_name: Name of the file, or "".
+        content: Content of the file that is not written yet.
+        ended: Whether the form is complete.
+    """
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[str, str]] = []
+        self.file_name = ""
+        self.content = bytearray()
+        self.ended = False
+        self._name = ""
+        self._header = b""
+        self._disposition = b""
+        self._into = self.content
+        self._room = _FIELD_BYTES
+        self._is_field = False
+
+    @property
+    def callbacks(self) -> MultipartCallbacks:
+        """What the parser calls."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_begin": self._begin_header,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_headers_finished": self._begin_content,
+            "on_part_data": self._add,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._disposition = b""
+
+    def _begin_header(self) -> None:
+        self._header = b""
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition += data[start:end]
+
+    def _begin_content(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name, file_name = options.get(b"name"), _base(_text(options.get(b"filename", b"")))
         if name is None:
             raise _broken()
-        content = _content(buffer, delimiter)
-        yield _Part(_unquoted(name[1]), None if file_name is None else _base(_unquoted(file_name[1])), content)
-        async for _ in content:  # what was not read
-            pass
+        self._name = _text(name)
+        if not file_name:  # a field, or a file that was not chosen
+            self._into = bytearray()
+            self._is_field = b"filename" not in options
+        elif self.file_name:
+            raise ApiProblem(422, "several-files", "send one file at a time")
+        else:
+            self._into, self._is_field, self.file_name = self.content, False, file_name
+
+    def _add(self, data: bytes, start: int, end: int) -> None:
+        self._into += data[start:end]
+        if self._into is not self.content:
+            self._room -= end - start
+            if self._room < 0:
+                limit = f"the fields of a form may have at most {_FIELD_BYTES:,} bytes"
+                raise ApiProblem(413, "form-too-large", limit)
+
+    def _end_part(self) -> None:
+        if self._is_field:
+            self.fields.append((self._name, self._into.decode("utf-8", "replace")))
+            if len(self.fields) > _FIELDS:
+                raise _broken()
+
+    def _end(self) -> None:
+        self.ended = True
 
 
-async def _content(buffer: _Buffer, delimiter: bytes) -> AsyncIterator[bytes]:
-    """Yield what is before the next boundary, and drop the boundary."""
-    while (place := buffer.bytes.find(delimiter)) < 0:
-        if (ready := len(buffer.bytes) - len(delimiter)) > 0:
-            chunk = bytes(buffer.bytes[:ready])
-            del buffer.bytes[:ready]
-            yield chunk
-        await buffer.more()
-    chunk = bytes(buffer.bytes[:place])
-    del buffer.bytes[: place + len(delimiter)]
-    if chunk:
-        yield chunk
+def _append(file: Path, content: bytes | bytearray) -> None:
+    with file.open("ab") as stream:
+        stream.write(content)
 
 
-def _unquoted(name: str) -> str:
-    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
+def _text(name: bytes) -> str:
+    """Return the name of a field or file as browsers write it."""
+    return name.decode("utf-8", "replace").replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
 def _base(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from babel import Locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from babel.numbers import format_decimal
 from babel.support import Translations
 
 LANGUAGES = {"en": "English", "ja": "日本語"}
@@ -42,7 +43,11 @@ class Language:
 
     def ngettext(self, one: str, many: str, number: int, **values: Any) -> str:
         """Return a message in its form for a number, which the message may show as `%(num)s`."""
-        return self.translations.ngettext(one, many, number) % {"num": number, **values}
+        return self.translations.ngettext(one, many, number) % {"num": self.written(number), **values}
+
+    def written(self, number: int) -> str:
+        """Return a whole number as the language writes it."""
+        return format_decimal(number, locale=self.locale)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from conpet.dashboard.formats import Formats
-from conpet.dashboard.messages import language
+from conpet.dashboard.messages import Language, language
 from conpet.dashboard.navigation import ROOT
 
 STATIC = Path(__file__).parent / "static"
+PICTURES = Path(__file__).parent / "help" / "pictures"
 _MEDIA_TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
 
@@ -31,7 +33,7 @@ class Asset(NamedTuple):
 @cache
 def assets() -> dict[str, Asset]:
     """Return the files that pages refer to, by name."""
-    files = (path for path in sorted(STATIC.iterdir()) if path.suffix in _MEDIA_TYPES)
+    files = (path for folder in (STATIC, PICTURES) for path in sorted(folder.iterdir()) if path.suffix in _MEDIA_TYPES)
     return {path.name: _asset(path) for path in files}
 
 
@@ -50,6 +52,7 @@ def environment(code: str) -> Environment:
     made.install_gettext_translations(spoken.translations, newstyle=True)  # type: ignore[attr-defined]
     made.filters.update(Formats(spoken).filters)
     made.globals.update(asset=_address, link=link, csrf=_csrf)
+    made.globals["ngettext"] = _with_number(made.globals["ngettext"], spoken)
     return made
 
 
@@ -57,6 +60,17 @@ def link(path: str, **query: Any) -> str:
     """Return the address of a page below `ROOT`, with what is not None as its query, percent-encoded."""
     given = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items() if value is not None)
     return f"{ROOT}/{path}" + (f"?{given}" if given else "")
+
+
+def _with_number(ngettext: Any, spoken: Language) -> Callable[..., str]:
+    """Return a function for messages in their form for a number, which is written as the language does."""
+
+    @pass_context
+    def chosen(context: Context, one: str, many: str, number: int, **values: Any) -> str:
+        text: str = ngettext(context, one, many, number, num=spoken.written(number), **values)
+        return text
+
+    return chosen
 
 
 @pass_context

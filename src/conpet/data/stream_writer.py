@@ -36,8 +36,21 @@ def write_stream(
     Raises:
         DataError: The path is not a folder, or contains other data; nothing is written.
     """
+    return write_folder(folder, _files(stream, extra or {}, about))
+
+
+def write_folder(folder: str | Path, contents: Mapping[str, bytes]) -> Path:
+    """Write files into a folder and return its path; as in `write_stream`, nothing is overwritten.
+
+    Args:
+        folder: The folder to write.
+        contents: Contents of the files, by name.
+
+    Raises:
+        DataError: The path is not a folder, or contains other data; nothing is written.
+    """
     root = Path(folder)
-    wanted = {root / name: content for name, content in _files(stream, extra or {}, about).items()}
+    wanted = {root / name: content for name, content in contents.items()}
     _check_place(root, wanted)
     for path, content in wanted.items():
         if not path.exists():

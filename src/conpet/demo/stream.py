@@ -42,7 +42,7 @@ _SUBSETS = ("train", "validation", "test")
 
 def demo_stream() -> TaskStream:
     """Return the demo's ten tasks, each with 15 intents: 20 training, 5 validation and 30 test examples per intent."""
-    rows = {subset: _rows(subset) for subset in _SUBSETS}
+    rows = {subset: packaged_rows(subset) for subset in _SUBSETS}
     return TaskStream(tuple(_task(name, rows) for name in TASK_NAMES))
 
 
@@ -55,15 +55,17 @@ def write_demo_stream(folder: str | Path) -> Path:
     Raises:
         DataError: The path is not a folder, or contains other data; nothing is written.
     """
-    return write_stream(demo_stream(), folder, {name: _packaged(name) for name in ("LICENSE", "SOURCE.md")})
+    return write_stream(demo_stream(), folder, {name: packaged(name) for name in ("LICENSE", "SOURCE.md")})
 
 
-def _packaged(name: str) -> bytes:
+def packaged(name: str) -> bytes:
+    """Return the content of a file of the demo's data."""
     return (files("conpet.demo") / "data" / name).read_bytes()
 
 
-def _rows(subset: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in gzip.decompress(_packaged(f"{subset}.jsonl.gz")).splitlines()]
+def packaged_rows(name: str) -> list[dict[str, Any]]:
+    """Return the rows of one of the compressed files of the demo's data."""
+    return [json.loads(line) for line in gzip.decompress(packaged(f"{name}.jsonl.gz")).splitlines()]
 
 
 def _task(name: str, rows: dict[str, list[dict[str, Any]]]) -> Task:

@@ -196,7 +196,7 @@ class ReviewQueue:
                 values |= {"kind": str(ItemKind.REPORTED), "position": REPORTED}
                 values |= {"contested": 1, "state": str(ItemState.OPEN)} if row.state == ItemState.DONE else {}
             values |= {"suggested": item.suggested} if item.suggested else {}
-            values |= {"note": f"{reporter}: {item.note}" if reporter else item.note} if item.note else {}
+            values |= {"note": item.note, "reported_by": reporter} if item.note else {}
             _update(connection, number, values)
         return self.get(number), waits
 
@@ -262,7 +262,11 @@ class ReviewQueue:
             row = _row(connection, number)
             _check_not_learned(row)
             if not offline:
-                _check_free(connection, row, reviewer, now)
+                _check_not_claimed(row, reviewer, now)
+            if not row.contested and _said_already(connection, number, reviewer, given):
+                return _item(connection, number)  # the request was sent twice
+            if not offline:
+                _check_free(connection, row, reviewer)
             seconds = _seconds(row, reviewer, given, now)
             values = {"item": number, "reviewer": reviewer, "time": now if at is None else at, "seconds": seconds}
             values |= {"verdict": str(given.verdict), "label": given.label, "task": given.task, "note": given.note}
@@ -514,22 +518,20 @@ class ReviewQueue:
             batches = connection.execute(select(BATCH).where(wanted).order_by(BATCH.c.id)).all()
             numbers = {row.id for row in batches}
             strata = [row for row in connection.execute(select(STRATUM)) if row.batch in numbers]
-            query = select(DRAW, ITEM.c.state).outerjoin(ITEM, DRAW.c.item == ITEM.c.id)
-            drawn = [row for row in connection.execute(query) if row.batch in numbers]
+            columns = (DRAW.c.batch, DRAW.c.kind, DRAW.c.position, DRAW.c.stratum, DRAW.c.right, ITEM.c.state)
+            query = select(*columns).outerjoin_from(DRAW, ITEM, DRAW.c.item == ITEM.c.id)
+            drawn = connection.execute(query.where(DRAW.c.batch >= min(numbers, default=0))).all()
         sizes: dict[int, dict[str, int]] = {row.id: {} for row in batches}
         for row in strata:
             sizes[row.batch][row.name] = row.size
         times = {row.id: (_moment(row.since), _moment(row.until)) for row in batches}
+        gone = (None, ItemState.SKIPPED)
         answers = [
             DrawnAnswer(
-                row.batch,
-                row.kind,
-                row.position,
-                row.stratum,
-                None if row.right is None else bool(row.right),
-                row.right is None and (row.item is None or row.state in (None, ItemState.SKIPPED)),
+                batch, kind, position, stratum, None if right is None else bool(right), right is None and state in gone
             )
-            for row in drawn
+            for batch, kind, position, stratum, right, state in drawn
+            if batch in numbers
         ]
         return accuracy_of(sizes, times, answers)
 
@@ -681,9 +683,15 @@ def _check_not_claimed(row: Row[Any], reviewer: str, now: float) -> None:
         raise ReviewConflictError(f"item {row.id} is with {row.claimed_by} until {until} UTC; take another one")
 
 
-def _check_free(connection: Connection, row: Row[Any], reviewer: str, now: float) -> None:
-    """Refuse a verdict of someone who does not have the item."""
-    _check_not_claimed(row, reviewer, now)
+def _said_already(connection: Connection, number: int, reviewer: str, given: GivenVerdict) -> bool:
+    """Return whether the last verdict of a reviewer on an item is the same."""
+    own = and_(VERDICT.c.item == number, VERDICT.c.reviewer == reviewer)
+    last = connection.execute(select(VERDICT).where(own).order_by(VERDICT.c.id.desc()).limit(1)).first()
+    return last is not None and (last.verdict, last.label, last.note) == (given.verdict, given.label, given.note)
+
+
+def _check_free(connection: Connection, row: Row[Any], reviewer: str) -> None:
+    """Refuse a verdict on an item that does not need one of this reviewer."""
     said = connection.execute(select(VERDICT.c.reviewer).where(VERDICT.c.item == row.id)).scalars().all()
     if row.contested or row.state == ItemState.DISPUTED:
         return
@@ -825,6 +833,7 @@ def _made(row: Row[Any], said: Sequence[Row[Any]], now: float) -> ReviewItem:
         reports=row.reports,
         suggested=row.suggested,
         note=row.note,
+        reported_by=row.reported_by,
         double=row.needed > 1,
         right=row.right,
         new=any(one.verdict == VerdictKind.NEW and one.label == row.right for one in said),

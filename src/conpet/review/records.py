@@ -96,6 +96,7 @@ class ReviewItem:
         reports: How often it was reported as wrong.
         suggested: The right label by the last report that named one.
         note: The note of the last report that had one.
+        reported_by: Who wrote it.
         double: Whether two reviewers look at it, to measure their agreement.
         right: The right label once it is done; None if nothing learned fits.
         new: Whether the right label was not learned when it was given.
@@ -123,6 +124,7 @@ class ReviewItem:
     reports: int = 0
     suggested: str | None = None
     note: str = ""
+    reported_by: str = ""
     double: bool = False
     right: str | None = None
     new: bool = False

@@ -79,6 +79,7 @@ class Review:
         declined: int = 25,
         below: float = BELOW,
         double: float = 0.0,
+        since: datetime | None = None,
         seed: int | None = None,
     ) -> Drawn:
         """Draw from the predictions that were recorded since the last draw.
@@ -92,6 +93,7 @@ class Review:
             declined: How many more of those that were declined.
             below: Confidence below which an answer is uncertain, 0 to 1.
             double: Share of the new items that two reviewers look at, for their agreement, 0 to 1.
+            since: Only from predictions of this moment or later; earlier ones are not drawn by later draws either.
             seed: Seed of the draw; None for a draw that nobody can foresee.
 
         Raises:
@@ -106,7 +108,9 @@ class Review:
         generator = Random(secrets.randbits(64) if seed is None else seed)  # noqa: S311 - nobody gains by guessing it
         while True:
             after, _ = self.queue.last_draw()
-            picked = pick(self._log.drawable(after), wanted, below, generator)
+            start = 0.0 if since is None else since.timestamp()
+            entries = (one for one in self._log.drawable(after) if one.time >= start)
+            picked = pick(entries, wanted, below, generator)
             population = sum(picked.sizes.values())
             if not population:
                 if picked.unreadable:
@@ -349,6 +353,8 @@ class Review:
             return found[0] if found else None
         entries = self._log.entries(request=request_id, limit=_PLACES) if self._log.exists else []
         entry = next((one for one in entries if one.place == place), None)
+        if entry is None and example is not None:  # it is not recorded yet, or not any more
+            return self._entry(example, None, place)
         if entry is None:
             raise UnknownNameError(f"nothing is recorded of input {place} of this request")
         if example is not None and self._log.hash_of(example).hex() != entry.hash:

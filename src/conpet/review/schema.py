@@ -33,6 +33,7 @@ ITEM = Table(
     Column("reports", Integer, nullable=False, default=0),
     Column("suggested", Text),
     Column("note", Text, nullable=False, default=""),
+    Column("reported_by", Text, nullable=False, default=""),
     Column("needed", Integer, nullable=False, default=1),
     Column("contested", Integer, nullable=False, default=0),
     Column("right", Text),

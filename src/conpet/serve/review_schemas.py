@@ -40,6 +40,7 @@ _ITEM: JsonDict = {
     "reports": 0,
     "suggested": None,
     "note": "",
+    "reported_by": "",
     "double": False,
     "right": None,
     "new": False,
@@ -87,7 +88,8 @@ _PLAN: JsonDict = {
 class DrawRequest(BaseModel):
     """How many recorded predictions to draw: of all, and more of those in doubt and of those declined.
 
-    `below` is the confidence below which an answer is in doubt; `double` the share that two people review.
+    `below` is the confidence below which an answer is in doubt; `double` the share that two people review; `since` a
+    day, a time or a duration like 30d, before which nothing is drawn.
     """
 
     model_config = _Strict
@@ -97,6 +99,7 @@ class DrawRequest(BaseModel):
     declined: Count = 25
     below: Share = 0.5
     double: Share = 0.0
+    since: Annotated[str, Field(max_length=40)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**53)] | None = None
 
 
@@ -201,6 +204,7 @@ class ItemFields(BaseModel):
     reports: int
     suggested: str | None
     note: str
+    reported_by: str
     double: bool
     right: str | None
     new: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 from conpet.errors import ConfigError
 from conpet.serve.keys import KeyStore
@@ -16,8 +17,12 @@ BACKLOG = 2048
 """Connections that wait to be accepted."""
 
 
-def run(settings: ServeSettings) -> None:
+def run(settings: ServeSettings, announce: Callable[[str], None] | None = None) -> None:
     """Serve until a stop is requested (SIGTERM, Ctrl-C), then finish what was accepted.
+
+    Args:
+        settings: The server's settings.
+        announce: Called with the server's address when it listens.
 
     Raises:
         ConfigError: The address is not loopback and there are no keys, or it cannot be listened on.
@@ -30,6 +35,8 @@ def run(settings: ServeSettings) -> None:
         host, port = listening.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         log = make_log(settings.log_level)
+        if announce is not None:
+            announce(url)
         log.info("listening", url=url, workspace=str(settings.workspace), processes=settings.workers)
         if settings.workers > 1:
             Supervisor(settings, listening).run()

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from conpet.config import LogConfig
 from conpet.data import Example
-from conpet.errors import reason_of
+from conpet.errors import ConfigError, reason_of
 from conpet.review.queue import ReviewQueue
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Prediction
@@ -63,7 +63,7 @@ class Recorder:
         try:
             self._log.keep_for(config.keep_days)
             self._review.keep_for(config.keep_days)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ConfigError, sqlite3.Error) as error:
             warnings.warn(
                 f"recorded predictions that are too old cannot be deleted yet: {reason_of(error)}", stacklevel=2
             )

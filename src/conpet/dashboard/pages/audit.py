@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query
 from fastapi.responses import StreamingResponse
@@ -110,7 +110,7 @@ async def begin_to_verify(visit: Operator) -> Response:
 @router.get("/audit/predictions")
 async def predictions(
     visit: Operator,
-    decision: Annotated[Decision | None, Query()] = None,
+    decision: Decision | Literal[""] = "",
     task: Annotated[str, Query(max_length=500)] = "",
     label: Annotated[str, Query(max_length=500)] = "",
     since: Annotated[str, Query(max_length=40)] = "",
@@ -127,13 +127,13 @@ async def predictions(
         record.entries,
         task=task or None,
         label=label or None,
-        decision=decision,
+        decision=decision or None,
         since=moment,
         before=before,
         limit=PAGE + 1,
     )
     rows = found[:PAGE]
-    chosen = {"decision": decision, "task": task or None, "label": label or None, "since": since or None}
+    chosen = {"decision": decision or None, "task": task or None, "label": label or None, "since": since or None}
     return visit.render(
         "predictions.html",
         rows=rows,
@@ -153,10 +153,12 @@ async def prediction(visit: Operator, number: int) -> Response:
     """Show where an answer came from."""
     record = visit.context.record()
     traced = await asyncio.to_thread(trace_entry, visit.context.opened().store, record, min(number, 2**53))
+    made = _made(traced)
     return visit.render(
         "prediction.html",
         entry=traced | {"time": datetime.fromisoformat(traced["time"])},
-        made=_made(traced),
+        made=made,
+        made_by=actor_name(visit.context.keys, made["actor"]) if made else "",
         learned_from=traced["learned_from"][:_ROWS],
         more=max(0, len(traced["learned_from"]) - _ROWS),
         decisions=DECISIONS,

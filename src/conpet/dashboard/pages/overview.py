@@ -17,7 +17,7 @@ from conpet.commands.course import Point
 from conpet.dashboard.charts import Chart, Key, image
 from conpet.dashboard.health import Health, health_of
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import DECISIONS, VERBS
+from conpet.dashboard.names import DECISIONS, VERBS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -28,7 +28,6 @@ from conpet.report import plots, svg
 from conpet.serve.keys import Role
 from conpet.store import EventSummary
 from conpet.types import Decision
-from conpet.watching.report import WatchReport
 
 router = page_router()
 ENTRY = Entry(10, "/ui/overview", marked("Overview"))
@@ -36,7 +35,7 @@ Anybody = Annotated[Visit, visits(Role.PREDICT)]
 
 DAYS = 30
 """Days of traffic that are shown."""
-_WAIT_SECONDS = 0.15
+_WAIT_SECONDS = 0.05
 """How long the page waits for what is computed beside it."""
 _POINTS = 200
 """Most changes in a chart; earlier ones are left out."""
@@ -83,6 +82,7 @@ class Overview:
         alarms: Number of alarms; None if they are not known, or may not be seen.
         last: The last change.
         spent: Money spent this month, and its currency; None if it may not be seen.
+        complete: Whether accuracy and alarms are known, and not still computed.
     """
 
     health: Health
@@ -91,6 +91,7 @@ class Overview:
     alarms: int | None
     last: EventSummary | None
     spent: tuple[float, str] | None
+    complete: bool
 
     @property
     def measured(self) -> Sequence[Point]:
@@ -113,6 +114,7 @@ async def overview(visit: Anybody) -> Response:
         accuracy=_accuracy_chart(visit, found.measured),
         traffic=_traffic_chart(visit, found.traffic),
         last_verb=_verb(visit, found.last),
+        last_by=actor_name(visit.context.keys, found.last.actor) if found.last else "",
         gate=(found.last.detail.get(GATE) or {}) if found.last else {},
         DAYS=DAYS,
     )
@@ -133,32 +135,28 @@ async def traffic_drawing(visit: Anybody) -> Response:
 
 
 def _gathered(visit: Visit) -> Overview:
-    store = visit.context.opened().store
+    context, store = visit.context, visit.context.opened().store
     last = next((one for one in store.history(limit=_AMONG) if one.verb not in _NO_CHANGE), None)
-    points = _points(visit, last)
-    watched = _watched(visit)
-    return Overview(
-        health_of(visit, points or (), watched, _last_job(visit)),
-        points,
-        _traffic(visit),
-        len(watched.alarms) if watched is not None and visit.allows(Role.OPERATE) else None,
-        last,
-        spent_since(store, _month(datetime.now(UTC))) if visit.allows(Role.OPERATE) else None,
-    )
+    since = None if last is None else last.time
+    watches = context.recorder.predictions.exists
+    context.course.latest(since=since)  # both are computed while the rest is read
+    if watches:
+        context.watcher.report.latest()
+    traffic, job = _traffic(visit), _last_job(visit)
+    spent = spent_since(store, _month(datetime.now(UTC))) if visit.allows(Role.OPERATE) else None
+    points = _points(visit, since)
+    watched = context.watcher.report.latest(_WAIT_SECONDS) if watches else None
+    report = None if watched is None else watched.value
+    alarms = len(report.alarms) if report is not None and visit.allows(Role.OPERATE) else None
+    complete = points is not None and (report is not None or not watches)
+    health = health_of(visit, points or (), report, job, complete=complete)
+    return Overview(health, points, traffic, alarms, last, spent, complete)
 
 
-def _points(visit: Visit, last: EventSummary | None) -> Sequence[Point] | None:
-    """Return accuracy over time, the last change included; None while it is computed."""
-    computed = visit.context.course.latest(_WAIT_SECONDS, None if last is None else last.time)
-    computed = computed or visit.context.course.latest()
+def _points(visit: Visit, since: datetime | None) -> Sequence[Point] | None:
+    """Return accuracy over time, up to a moment if that was read by now; None while it is computed."""
+    computed = visit.context.course.latest(_WAIT_SECONDS, since) or visit.context.course.latest()
     return None if computed is None else computed.value
-
-
-def _watched(visit: Visit) -> WatchReport | None:
-    if not visit.context.recorder.predictions.exists:
-        return None
-    found = visit.context.watcher.report.latest(_WAIT_SECONDS)
-    return None if found is None else found.value
 
 
 def _last_job(visit: Visit) -> Job | None:

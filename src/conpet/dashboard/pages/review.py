@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +31,6 @@ from conpet.serve.keys import KeyStore, Role
 from conpet.serve.review_schemas import LearnReviewedRequest
 from conpet.serve.routes.review import candidates_of, learning, reviewer_of
 from conpet.serve.submit import submit_change
-from conpet.types import Candidate
 
 router = page_router()
 ENTRY = Entry(40, "/ui/review", marked("Review"), Role.LEARN)
@@ -80,15 +78,6 @@ class Segment(NamedTuple):
 
     text: str
     span: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A label that one key gives: its number, and whether it is the answer."""
-
-    candidate: Candidate
-    number: int
-    is_answer: bool
 
 
 @router.get("/review")
@@ -200,9 +189,10 @@ async def leave(visit: Reviewer) -> Response:
 async def draw(visit: Reviewer) -> Response:
     """Draw recorded answers."""
     form = visit.form
-    numbers = {name: form.number(name, 0, 10_000) or 0 for name in ("random", "uncertain", "declined")}
+    random, uncertain, declined = (form.number(name, 0, 10_000) or 0 for name in ("random", "uncertain", "declined"))
     double = (form.number("double", 0, 100) or 0) / 100
-    drawn = await asyncio.to_thread(partial(visit.context.review().draw, **numbers, double=double))
+    draws = partial(visit.context.review().draw, random=random, uncertain=uncertain, declined=declined, double=double)
+    drawn = await asyncio.to_thread(draws)
     if drawn.batch is None:
         told = visit.gettext("No answers were recorded since the last draw.")
     else:
@@ -336,18 +326,16 @@ async def _shown(
     candidates = await candidates_of(visit.request, item, CANDIDATES)
     known, progress = await asyncio.to_thread(lambda: (review.known_labels(), review.status()))
     own = [label for label, found in known.items() if found.kind == str(item.example.kind)]
-    choices = [
-        Choice(one, number, one.label == item.answer)
-        for number, one in enumerate((one for one in candidates if one.label is not None), start=1)
-    ]
+    confirmable = item.answered and (item.answer is None or item.answer in known)
+    others = [one for one in candidates if one.label is not None and not (confirmable and one.label == item.answer)]
     said = "" if problem else item.suggested or ""
     return visit.render(
         "review_item.html",
         status,
-        item=replace(item, candidates=candidates),
+        item=item,
         segments=segments(item.example),
-        choices=choices,
-        confirmable=item.answered and (item.answer is None or item.answer in known),
+        choices=others,
+        confirmable=confirmable,
         labels=sorted(own) if len(own) <= _LABELS else [],
         many=len(own) > _LABELS,
         new_labels=sorted(progress.new_labels),
@@ -358,7 +346,7 @@ async def _shown(
         problem=problem,
         typed=visit.form.get("label") or said,
         typed_new=visit.form.get("new"),
-        note=visit.form.get("note"),
+        typed_note=visit.form.get("note"),
         mine=_own(progress.reviewers, reviewer_of(visit.caller)),
         waiting=sum(progress.waiting.values()),
         done=progress.states[ItemState.DONE],

@@ -79,7 +79,8 @@ async def status(request: Request) -> StatusResponse:
 async def draw(request: Request, body: Annotated[DrawRequest, json_body(DrawRequest)]) -> DrawResponse:
     """Draw from the predictions recorded since the last draw; they must be recorded with their inputs."""
     review = context_of(request).review()
-    drawn = await asyncio.to_thread(partial(review.draw, **body.model_dump()))
+    start = None if body.since is None else moment_of(body.since, "since")
+    drawn = await asyncio.to_thread(partial(review.draw, **body.model_dump(exclude={"since"}), since=start))
     return DrawResponse.model_validate(drawn.to_json())
 
 
