@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conpet import ConPET, Task
+from conpet.commands.course import Point
 from conpet.data import Example, Kind
+from conpet.serve.background import Background
 from conpet.testing import Trial, tiny_settings, toy_stream
 from tests.helpers.dashboard import SHOWN, Browser, Element
 from tests.helpers.serve import Served, served, wait_for
@@ -123,6 +126,21 @@ def test_the_overview_says_whether_all_is_well(server: Served) -> None:
         server.context.serving._problem = ""
     assert "Something is wrong and needs attention." in page.text
     assert "cannot be loaded" in page.text
+
+
+def test_what_is_not_computed_yet_is_not_called_well(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def slow() -> tuple[Point, ...]:
+        released.wait(60)
+        return ()
+
+    monkeypatch.setattr(server.context, "course", Background(slow, 1.0))
+    try:
+        page = Browser(server).get("/ui/overview")
+    finally:
+        released.set()
+    assert "Nothing wrong is known so far. Accuracy and alarms are still being computed." in page.text
 
 
 def test_names_and_texts_that_look_like_code_are_shown_as_they_are(server: Served) -> None:

@@ -49,7 +49,9 @@ class Health:
     reasons: Sequence[Reason]
 
 
-def health_of(visit: Visit, points: Sequence[Point], watched: WatchReport | None, last: Job | None) -> Health:
+def health_of(
+    visit: Visit, points: Sequence[Point], watched: WatchReport | None, last: Job | None, *, complete: bool
+) -> Health:
     """Return whether all is well.
 
     Args:
@@ -57,6 +59,7 @@ def health_of(visit: Visit, points: Sequence[Point], watched: WatchReport | None
         points: Accuracy over time.
         watched: What watching the record has found, if it is known.
         last: The last job that ended, if it is known.
+        complete: Whether accuracy and alarms are known, and not still computed.
     """
     found = [
         *_of_serving(visit),
@@ -67,6 +70,8 @@ def health_of(visit: Visit, points: Sequence[Point], watched: WatchReport | None
     reasons = sorted(found, key=lambda reason: reason.tone != "bad")
     if not visit.context.serving.live.state.tasks:
         return Health("warn", visit.gettext("Nothing has been learned yet."), reasons)
+    if not reasons and not complete:
+        return Health("good", visit.gettext("Nothing wrong is known so far."), reasons)
     if not reasons:
         return Health("good", visit.gettext("All is well."), reasons)
     if reasons[0].tone == "bad":

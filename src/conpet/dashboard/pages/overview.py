@@ -82,6 +82,7 @@ class Overview:
         alarms: Number of alarms; None if they are not known, or may not be seen.
         last: The last change.
         spent: Money spent this month, and its currency; None if it may not be seen.
+        complete: Whether accuracy and alarms are known, and not still computed.
     """
 
     health: Health
@@ -90,6 +91,7 @@ class Overview:
     alarms: int | None
     last: EventSummary | None
     spent: tuple[float, str] | None
+    complete: bool
 
     @property
     def measured(self) -> Sequence[Point]:
@@ -146,7 +148,9 @@ def _gathered(visit: Visit) -> Overview:
     watched = context.watcher.report.latest(_WAIT_SECONDS) if watches else None
     report = None if watched is None else watched.value
     alarms = len(report.alarms) if report is not None and visit.allows(Role.OPERATE) else None
-    return Overview(health_of(visit, points or (), report, job), points, traffic, alarms, last, spent)
+    complete = points is not None and (report is not None or not watches)
+    health = health_of(visit, points or (), report, job, complete=complete)
+    return Overview(health, points, traffic, alarms, last, spent, complete)
 
 
 def _points(visit: Visit, since: datetime | None) -> Sequence[Point] | None:
