@@ -69,7 +69,7 @@ def test_answers_are_drawn_reviewed_undone_and_learned_without_scripts(server: S
     assert [row[4] for row in browser.get("/ui/review/items", q="brand").rows("1 item")] == ["brand new (new)"]
     plan = browser.get("/ui/review/learn")
     assert "gets a new version with 1 more example" in plan.text
-    assert "say which task learns it" in plan.rows("Items that are not learned yet")[0][2]
+    assert "Choose a task for it above" in plan.rows("Items that are not learned yet")[0][2]
     plan = browser.get("/ui/review/learn", into=TASKS[1].name)
     assert "New label: brand new" in plan.text
     bad = browser.get("/ui/review/learn", name="alone")
@@ -102,6 +102,8 @@ def test_files_go_in_and_out_and_wrong_ones_are_named(server: Served) -> None:
     for name, content in (("rows.exe", b"x"), ("rows.json", b"{"), ("rows.csv", b"text,label\n,a\n")):
         refused = browser.send(page, "/ui/review/import", files={"file": (name, content)})
         assert refused.status == 422, name
+    large = b"text\n" + b"many words\n" * 500_000
+    assert browser.send(page, "/ui/review/import", files={"file": ("rows.csv", large)}).status == 413
 
 
 def test_an_answer_is_reported_by_who_may_only_ask_and_reviewed_by_who_may_teach(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def test_reviewed_items_are_learned_once_and_the_rest_waits_with_a_reason(tmp_pa
     reasons = {held.item: held.reason for held in plan.held}
     assert "say which task learns it" in reasons[items[texts[2]]]
     assert "is stored with the label" in reasons[items[stored.text]]
+    assert {str(held.because) for held in plan.held} == {"no-task", "contradicts"}
     reports = learner.learn_reviewed(gate=False)
     assert {report.task: report.version for report in reports} == {TASKS[0].name: 2, TASKS[1].name: 2}
     assert learner.review.queue.get(items[texts[0]]).learned == learner.store.generation()

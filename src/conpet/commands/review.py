@@ -12,7 +12,7 @@ from conpet.commands.mixed import MixedOptions, learn_mixed, planned
 from conpet.config import Settings
 from conpet.data import Examples, MixedExamples
 from conpet.review.queue import ReviewQueue, ToLearn
-from conpet.review.records import Held, ReviewPlan
+from conpet.review.records import Held, HeldBecause, ReviewPlan
 from conpet.store import Snapshot, Store
 from conpet.types import LearnReport
 
@@ -88,15 +88,17 @@ def _divided(
     for one in items:
         task = owners.get(one.label) or into or name
         if one.label not in owners and not one.new:
+            because = HeldBecause.NOT_LEARNED
             reason = "the label is not learned any more (renamed, split or retired); answer the item again"
         elif task is None:
+            because = HeldBecause.NO_TASK
             reason = "the label is new: say which task learns it, a known one (into) or a new one (name)"
         elif other := stored.contradiction(one, task):
-            reason = other
+            because, reason = HeldBecause.CONTRADICTS, other
         else:
             ready.append((one, task))
             continue
-        held.append(Held(one.item, one.label, reason))
+        held.append(Held(one.item, one.label, because, reason))
     return ready, held
 
 

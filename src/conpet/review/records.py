@@ -281,12 +281,21 @@ class ReviewStatus:
         return asdict(self) | times | {"reviewers": [asdict(one) for one in self.reviewers]}
 
 
+class HeldBecause(StrEnum):
+    """Why an item cannot be learned: its label is not learned any more, has no task yet, or contradicts an example."""
+
+    NOT_LEARNED = "not-learned"
+    NO_TASK = "no-task"
+    CONTRADICTS = "contradicts"
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An item that is done and cannot be learned as it is, and why."""
+    """An item that is done and cannot be learned as it is: its number, its label, and why, also in a sentence."""
 
     item: int
     label: str
+    because: HeldBecause
     reason: str
 
 

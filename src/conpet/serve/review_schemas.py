@@ -81,7 +81,14 @@ _PLAN: JsonDict = {
         }
     ],
     "items": 13,
-    "held": [{"item": 40, "label": "card_frozen", "reason": "the label is new: say which task learns it"}],
+    "held": [
+        {
+            "item": 40,
+            "label": "card_frozen",
+            "because": "no-task",
+            "reason": "the label is new: say which task learns it",
+        }
+    ],
 }
 
 

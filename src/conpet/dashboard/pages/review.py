@@ -25,7 +25,7 @@ from conpet.data.readers import parsed_rows
 from conpet.errors import ConfigError, DataError, Problem, ReviewConflictError, UnknownNameError
 from conpet.problem_details import ApiProblem
 from conpet.review.label_studio import is_export, read_tasks
-from conpet.review.records import Imported, ItemKind, ItemState, ReviewItem, ReviewPlan, VerdictKind
+from conpet.review.records import HeldBecause, Imported, ItemKind, ItemState, ReviewItem, ReviewPlan, VerdictKind
 from conpet.review.review import NO_TEXTS, Review, kind_of, state_of
 from conpet.serve.keys import KeyStore, Role
 from conpet.serve.review_schemas import LearnReviewedRequest
@@ -34,6 +34,7 @@ from conpet.serve.submit import submit_change
 
 router = page_router()
 ENTRY = Entry(40, "/ui/review", marked("Review"), Role.LEARN)
+UPLOADS = ("/ui/review/import",)
 Reviewer = Annotated[Visit, visits(Role.LEARN)]
 Asker = Annotated[Visit, visits(Role.PREDICT)]
 KINDS: dict[ItemKind, str] = {
@@ -59,6 +60,14 @@ VERDICTS: dict[VerdictKind, str] = {
     VerdictKind.SKIP: marked("skipped"),
 }
 """What reviewers have said."""
+HELD: dict[HeldBecause, str] = {
+    HeldBecause.NOT_LEARNED: marked("The label is not learned any more. Answer the item again."),
+    HeldBecause.NO_TASK: marked("The label is new. Choose a task for it above."),
+    HeldBecause.CONTRADICTS: marked(
+        "The same input is stored with another label. Change the verdict, or forget the stored example."
+    ),
+}
+"""Why an item cannot be learned."""
 STRATA = {"sure": marked("answered"), "uncertain": marked("in doubt"), "declined": marked("declined")}
 """Parts of the answers that are sampled apart."""
 CANDIDATES = 5
@@ -246,6 +255,7 @@ async def ask_to_learn(
         422 if problem else 200,
         plan=found,
         held=found.held[:_HELD],
+        reasons=HELD,
         problem=problem,
         tasks=[task.name for task in workspace.tasks],
         into=into,
@@ -273,6 +283,8 @@ async def import_file(visit: Reviewer) -> Response:
         suffix = Path(form.file_name).suffix.lower()
         if suffix not in _SUFFIXES:
             raise ApiProblem(422, "unknown-format", f"choose a file of one of these kinds: {', '.join(_SUFFIXES)}")
+        if received.stat().st_size > (most := visit.context.settings.body_bytes):
+            raise ApiProblem(413, "too-large", f"files of up to {most:,} bytes are imported here; divide the file")
         file = received.rename(Path(folder) / f"file{suffix}")
         review, name = visit.context.review(), reviewer_of(visit.caller)
         done = await asyncio.to_thread(_imported, review, name, file, form.file_name)
