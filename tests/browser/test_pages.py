@@ -100,4 +100,4 @@ def test_what_is_wrong_with_a_page_is_found(tab_of: Callable[..., Tab]) -> None:
     for fault, script in FAULTS.items():
         assert tab.open("/ui/sign-in") == 200
         tab.page.evaluate(f"() => {{ const title = document.querySelector('h1'); {script}; }}")
-        assert fault in "\n".join(tab.check()), fault
+        assert fault in "\n".join(tab.check(thorough=False)), fault
