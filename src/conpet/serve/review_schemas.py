@@ -59,6 +59,20 @@ _DRAWN: JsonDict = {
     "unreadable": 0,
     "unlabelled": 0,
 }
+_STATUS: JsonDict = {
+    "states": {"open": 40, "disputed": 1, "skipped": 2, "done": 57},
+    "waiting": {"random": 20, "uncertain": 20},
+    "claimed": 1,
+    "learnable": 50,
+    "new_labels": {"card_expired": 3},
+    "learned": 0,
+    "reviewers": [{"reviewer": "key 3f1c", "verdicts": 66, "skipped": 2, "minutes": 9.5}],
+    "minutes": 9.5,
+    "agreement": {"items": 6, "observed": 0.83, "alpha": 0.8},
+    "last_draw": _TIME,
+    "text_missing": None,
+    "first_deleted": None,
+}
 _ACCURACY: JsonDict = {
     "estimate": {"value": 0.93, "low": 0.89, "high": 0.96, "population": 9000, "reviewed": 97},
     "decisions": {},
@@ -225,11 +239,15 @@ class ItemFields(BaseModel):
 class NextResponse(BaseModel):
     """The next item; null if none waits."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item": _ITEM}]})
+
     item: ItemFields | None
 
 
 class ItemsResponse(BaseModel):
     """Items, oldest first; `next` is the `after` of the next page, or null."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_ITEM], "next": None}]})
 
     items: list[ItemFields]
     next: int | None
@@ -260,6 +278,8 @@ class DrawResponse(BaseModel):
 
 class StatusResponse(BaseModel):
     """How far the review is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STATUS]})
 
     states: dict[str, int]
     waiting: dict[str, int]

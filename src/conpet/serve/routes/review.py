@@ -59,6 +59,11 @@ Asker = Annotated[Caller, requires(Role.PREDICT)]
 Number = Annotated[int, InPath(ge=1, le=2**53, description="Number of an item.")]
 _ERRORS = documented(401, 403, 404, 409, 422, 429)
 _SOURCE = "the tasks"
+_LABEL_STUDIO_TASK = {
+    "data": {"text": "my card was swallowed"},
+    "annotations": [{"result": [{"type": "choices", "value": {"choices": ["card_swallowed"]}}]}],
+}
+_LABELLING = '<View><Text name="text" value="$text"/><Choices name="label" toName="text">...</Choices></View>'
 
 
 @router.get("", summary="How far the review is", dependencies=[reviewing], responses=documented(401, 403, 422, 429))
@@ -228,7 +233,12 @@ async def learn(
     return accepted(await submit_change(request, caller, learning(caller, body), idempotency_key))
 
 
-@router.get("/export", summary="Items as tasks for Label Studio", dependencies=[reviewing], responses=_ERRORS)
+@router.get(
+    "/export",
+    summary="Items as tasks for Label Studio",
+    dependencies=[reviewing],
+    responses=_ERRORS | {200: {"content": {"application/json": {"example": [_LABEL_STUDIO_TASK]}}}},
+)
 async def export(
     request: Request, state: Annotated[State | None, Query(description="Only items in this state.")] = None
 ) -> list[dict[str, Any]]:
@@ -240,7 +250,7 @@ async def export(
     "/config",
     summary="Labelling configuration for Label Studio",
     dependencies=[reviewing],
-    responses=_ERRORS | {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}},
+    responses=_ERRORS | {200: {"content": {"application/xml": {"schema": {"type": "string"}, "example": _LABELLING}}}},
     response_class=Response,
 )
 async def config(request: Request) -> Response:
@@ -257,14 +267,7 @@ async def config(request: Request) -> Response:
     openapi_extra=body_of(
         ImportRequest,
         rows={"rows": ["my card was swallowed", {"text": "i lost my pin", "label": "pin_lost"}]},
-        label_studio={
-            "tasks": [
-                {
-                    "data": {"text": "my card was swallowed"},
-                    "annotations": [{"result": [{"type": "choices", "value": {"choices": ["card_swallowed"]}}]}],
-                }
-            ]
-        },
+        label_studio={"tasks": [_LABEL_STUDIO_TASK]},
     ),
 )
 async def import_items(
