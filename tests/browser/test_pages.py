@@ -9,7 +9,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from tests.browser.conftest import Site
-from tests.helpers.chromium import Tab
+from tests.helpers.chromium import CHOSEN, Tab, require_chromium
 
 ELSEWHERE = frozenset({"/", "/ui", "/ui/", "/ui/{path:path}", "/ui/static/{name}", "/ui/review/labels"})
 """Addresses without a page of their own; the last one is asked for where there are thousands of labels."""
@@ -101,3 +101,11 @@ def test_what_is_wrong_with_a_page_is_found(tab_of: Callable[..., Tab]) -> None:
         assert tab.open("/ui/sign-in") == 200
         tab.page.evaluate(f"() => {{ const title = document.querySelector('h1'); {script}; }}")
         assert fault in "\n".join(tab.check(thorough=False)), fault
+
+
+def test_a_missing_browser_fails_on_a_build_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHOSEN, "no-such-browser")
+    for build_machine, outcome in (("true", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("CI", build_machine)
+        with pytest.raises(outcome, match="install the package chromium"):
+            require_chromium()
