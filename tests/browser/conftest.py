@@ -140,7 +140,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(running, keys, key, _used(running, key, folder), words)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # an open browser keeps an event loop running, which other tests must not find
 def browser() -> Iterator[Browser]:
     with launched(require_chromium()) as started:
         yield started
