@@ -64,7 +64,7 @@ def test_numbers_follow_their_message() -> None:
         ("size", (1_260_000,), "1.3 MB", "1.3 MB"),
         ("size", (999,), "999 B", "999 B"),
         ("duration", (0.0123,), "12 ms", "12 ms"),
-        ("duration", (3.21,), "3.2 s", "3.2 s"),
+        ("duration", (3.21,), "3.2 seconds", "3.2 秒"),
         ("duration", (200,), "3 minutes", "3 分"),
         ("percent", (None,), "–", "–"),
     ],

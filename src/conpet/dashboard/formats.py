@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from babel.dates import format_date, format_datetime, format_skeleton, format_timedelta
 from babel.numbers import format_currency, format_decimal, format_percent
+from babel.units import format_unit
 from markupsafe import Markup
 
 from conpet.dashboard.messages import Language
@@ -89,10 +90,13 @@ class Formats:
         if seconds is None:
             return NONE
         if seconds < 1:
-            return f"{self.number(1000 * seconds, 0)} ms"
+            return self._unit(1000 * seconds, "duration-millisecond", "short", 0)
         if seconds < _SECOND:
-            return f"{self.number(seconds, 1)} s"
+            return self._unit(seconds, "duration-second", "long", 1)
         return format_timedelta(timedelta(seconds=seconds), threshold=1.5, locale=self._locale)
+
+    def _unit(self, value: float, unit: str, length: Literal["short", "long"], digits: int) -> str:
+        return format_unit(value, unit, length, _pattern(digits), self._locale)
 
     def size(self, bytes_: float | None) -> str:
         """Return a number of bytes in its largest unit."""
