@@ -437,6 +437,7 @@ def dashboard_lines(found: Mapping[str, Any]) -> list[str]:
         *(
             row(f"`{page}`", [f"{one[name]:.0f}" for name in ("median", "longest", "processor")])
             for page, one in pages.items()
+            if "?" not in page
         ),
         f"On a workspace of {found['tasks']:,} tasks with {found['entries']:,} recorded predictions, the first byte of "
         f"each page comes within {slowest:.0f} ms (median of {found['repeats']} requests), and no page takes more than "
