@@ -647,7 +647,7 @@ class ConPET:
     def plan_reviewed(self, *, into: str | None = None, name: str | None = None) -> ReviewPlan:
         """Return what `learn_reviewed` would learn, and what it would leave out; arguments and errors as there."""
         options = self._mixed_options(into, None, False)
-        return review.lesson_of(self._store, self.settings, self._review.queue, options, name).plan
+        return review.reviewed_examples(self._store, self.settings, self._review.queue, options, name).plan
 
     def learn_reviewed(
         self,
@@ -685,22 +685,22 @@ class ConPET:
             raise ConfigError("new labels go into a known task (into) or a new one (name); give one of the two")
         self._review.book()
         options, queue = self._mixed_options(into, None, False), self._review.queue
-        lesson = review.lesson_of(self._store, self.settings, queue, options, name)
-        if lesson.examples is None:
+        reviewed = review.reviewed_examples(self._store, self.settings, queue, options, name)
+        if reviewed.examples is None:
             return []
         token, reports = secrets.token_hex(8), []
-        groups = self._mixed_groups(lesson.examples, options, wait_seconds)
-        queue.begin_learning(token, lesson.tasks)
+        groups = self._mixed_groups(reviewed.examples, options, wait_seconds)
+        queue.begin_learning(token, reviewed.tasks)
         for group in groups:
             learned = self._change(
-                review.learn_lesson,
+                review.learn_reviewed,
                 "learn",
                 wait_seconds,
                 progress,
                 evaluate,
                 gate,
                 token,
-                lesson.examples,
+                reviewed.examples,
                 options,
                 group,
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conpet import ConPET, Task
-from conpet.commands.course import Point
+from conpet.commands.accuracy_history import Point
 from conpet.data import Example, Kind
 from conpet.serve.background import Background
 from conpet.testing import Trial, tiny_settings, toy_stream
@@ -135,7 +135,7 @@ def test_what_is_not_computed_yet_is_not_called_well(server: Served, monkeypatch
         released.wait(60)
         return ()
 
-    monkeypatch.setattr(server.context, "course", Background(slow, 1.0))
+    monkeypatch.setattr(server.context, "accuracy", Background(slow, 1.0))
     try:
         page = Browser(server).get("/ui/overview")
     finally:

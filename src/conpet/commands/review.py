@@ -23,7 +23,7 @@ NAME = "review"
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ReviewedExamples:
     """The reviewed items that can be learned together.
 
     Attributes:
@@ -37,7 +37,9 @@ class Lesson:
     plan: ReviewPlan
 
 
-def lesson_of(store: Store, settings: Settings, queue: ReviewQueue, options: MixedOptions, name: str | None) -> Lesson:
+def reviewed_examples(
+    store: Store, settings: Settings, queue: ReviewQueue, options: MixedOptions, name: str | None
+) -> ReviewedExamples:
     """Return what can be learned of the reviewed items, and what cannot, and why.
 
     Args:
@@ -55,11 +57,11 @@ def lesson_of(store: Store, settings: Settings, queue: ReviewQueue, options: Mix
     with store.snapshot() as snapshot:
         tasks, held = _divided(snapshot, queue.to_learn(), options.into, name)
         if not tasks:
-            return Lesson(None, {}, ReviewPlan(held=tuple(held)))
+            return ReviewedExamples(None, {}, ReviewPlan(held=tuple(held)))
         mixed = MixedExamples(name or NAME, Examples(tuple(one.example for one, _ in tasks)))
         additions, _ = planned(snapshot, settings, [mixed], options)
     plan = ReviewPlan(tuple(additions), len(tasks), tuple(held))
-    return Lesson(mixed, {one.item: task for one, task in tasks}, plan)
+    return ReviewedExamples(mixed, {one.item: task for one, task in tasks}, plan)
 
 
 def mark_learned(store: Store, queue: ReviewQueue) -> None:
@@ -71,7 +73,7 @@ def mark_learned(store: Store, queue: ReviewQueue) -> None:
             queue.learned(token, event.task, event.id)
 
 
-def learn_lesson(
+def learn_reviewed(
     tx: Transaction, token: str, mixed: MixedExamples, options: MixedOptions, names: Sequence[str]
 ) -> list[LearnReport]:
     """Learn the examples of some tasks as `learn_mixed` does; the events carry the name of the change."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from conpet.commands.course import Point
+from conpet.commands.accuracy_history import Point
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit
 from conpet.jobs.records import Job, JobState

@@ -42,8 +42,8 @@ _ADVICE = {
     "forbidden": marked(
         "Your key has a role that does not allow this. Ask an administrator for a key with more rights."
     ),
-    "not-ready": marked("The server is loading the workspace. This page reloads by itself."),
-    "stopping": marked("The server is stopping. This page reloads by itself until it is back."),
+    "not-ready": marked("The server is loading the workspace. This page reloads automatically."),
+    "stopping": marked("The server is stopping. This page reloads automatically until it is back."),
     "rate-limited": marked("Your key has used up its rate. Wait a moment and try again."),
     "no-record": marked(
         "No predictions are recorded. Start the server with --log-predictions hash, or text, to record them."

@@ -12,18 +12,18 @@ from conpet.dashboard.visit import Visit
 from conpet.serve.background import Background, Computed
 
 Value = TypeVar("Value")
-_WAIT_SECONDS = 0.1
+WAIT_SECONDS = 0.1
 """How long a page waits for a value that is not there yet."""
 _RELOAD_SECONDS = 2
 
 
 async def latest(background: Background[Value], since: datetime | None = None) -> Computed[Value] | None:
     """Return the last value, or None if it is being computed; arguments as in `Background.latest`."""
-    return await asyncio.to_thread(background.latest, _WAIT_SECONDS, since)
+    return await asyncio.to_thread(background.latest, WAIT_SECONDS, since)
 
 
 def being_computed(visit: Visit, title: str, said: str) -> Response:
-    """Return a page that says what is being computed, and reloads by itself."""
+    """Return a page that says what is being computed, and reloads automatically."""
     page = visit.render("waiting.html", title=title, said=said)
     page.headers["Refresh"] = str(_RELOAD_SECONDS)
     return page

@@ -10,9 +10,9 @@ from typing import Protocol
 from fastapi import Request, Response
 
 from conpet.api import ConPET
+from conpet.commands.accuracy_history import AccuracyHistory, Point
 from conpet.commands.audit import verify_workspace
 from conpet.commands.cost import cost_report
-from conpet.commands.course import Course, Point
 from conpet.evaluation.cost_report import CostReport
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
@@ -38,9 +38,9 @@ FAILURES_PER_SECOND = 0.2
 FAILURE_BURST = 10
 VERIFIED_AT_ONCE = 2
 _COST_SECONDS = 10.0
-_COURSE_SECONDS = 2.0
+_ACCURACY_SECONDS = 2.0
 _VERIFIED_SECONDS = 24 * 3600.0
-"""Age from which costs, the course and a verification are computed anew when a page shows them."""
+"""Age from which costs, accuracy over time and a verification are computed anew when a page shows them."""
 CHECKED_AT_ONCE = 2
 """Uploads that are checked at once; each check may take a core and gigabytes."""
 
@@ -73,7 +73,7 @@ class ServerContext:
         watcher: Watches the record.
         buffer: Counts the bodies and responses in memory.
         cost: What the workspace has cost, for those who cannot wait.
-        course: Accuracy over time; as `cost`.
+        accuracy: Accuracy over time; as `cost`.
         verification: Where the history, the content or the record is not what was recorded; as `cost`.
         uploads: Number of uploads being received or checked.
         followers: Number of clients that follow jobs.
@@ -95,7 +95,7 @@ class ServerContext:
     watcher: Watcher
     buffer: Buffer
     cost: Background[CostReport]
-    course: Background[tuple[Point, ...]]
+    accuracy: Background[tuple[Point, ...]]
     verification: Background[list[Break]]
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
     uploads: int = 0
@@ -153,7 +153,7 @@ class ServerContext:
             watcher,
             buffer,
             Background(cost, _COST_SECONDS),
-            Background(Course(settings.workspace).points, _COURSE_SECONDS),
+            Background(AccuracyHistory(settings.workspace).points, _ACCURACY_SECONDS),
             Background(verification, _VERIFIED_SECONDS),
         )
 

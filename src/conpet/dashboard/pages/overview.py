@@ -12,8 +12,8 @@ from typing import Annotated, get_args
 from markupsafe import Markup
 from starlette.responses import Response
 
+from conpet.commands.accuracy_history import Point
 from conpet.commands.cost import spent_since
-from conpet.commands.course import Point
 from conpet.dashboard.charts import Chart, Key, image
 from conpet.dashboard.health import Health, health_of
 from conpet.dashboard.messages import marked
@@ -139,7 +139,7 @@ def _gathered(visit: Visit) -> Overview:
     last = next((one for one in store.history(limit=_AMONG) if one.verb not in _NO_CHANGE), None)
     since = None if last is None else last.time
     watches = context.recorder.predictions.exists
-    context.course.latest(since=since)  # both are computed while the rest is read
+    context.accuracy.latest(since=since)  # both are computed while the rest is read
     if watches:
         context.watcher.report.latest()
     traffic, job = _traffic(visit), _last_job(visit)
@@ -155,7 +155,7 @@ def _gathered(visit: Visit) -> Overview:
 
 def _points(visit: Visit, since: datetime | None) -> Sequence[Point] | None:
     """Return accuracy over time, up to a moment if that was read by now; None while it is computed."""
-    computed = visit.context.course.latest(_WAIT_SECONDS, since) or visit.context.course.latest()
+    computed = visit.context.accuracy.latest(_WAIT_SECONDS, since) or visit.context.accuracy.latest()
     return None if computed is None else computed.value
 
 

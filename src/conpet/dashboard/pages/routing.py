@@ -162,7 +162,7 @@ def _rows(record: PredictionLog, period: Sequence[date], days: int) -> list[Task
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class DailyTraffic:
     """What the charts show.
 
     Attributes:
@@ -187,8 +187,10 @@ class Course:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
 
-def _course(visit: Visit, record: PredictionLog, days: int, task: str | None, named: Sequence[str]) -> Course:
-    """Return the course of all answers, with some tasks named; or of those of one task."""
+def _daily_traffic(
+    visit: Visit, record: PredictionLog, days: int, task: str | None, named: Sequence[str]
+) -> DailyTraffic:
+    """Return the answers of each day, with some tasks named; or those of one task."""
     period = _period(days)
     daily: dict[date, Sums] = {day: Sums() for day in period}
     for count in record.daily(period[0], tasks=False, of=None if task is None else [task]):
@@ -201,7 +203,7 @@ def _course(visit: Visit, record: PredictionLog, days: int, task: str | None, na
     rest = [whole - sum(known) for whole, *known in zip(every, *stacks.values(), strict=True)]
     if any(rest):
         stacks[visit.gettext("other tasks")] = rest
-    return Course(
+    return DailyTraffic(
         [visit.formats.day(day) for day in period],
         [visit.formats.short_day(day) for day in period],
         stacks,
@@ -219,33 +221,33 @@ def _named(rows: Sequence[TaskRow], task: str | None) -> list[str]:
 def _drawn(visit: Visit, kind: Kind, days: Days, task: str | None) -> Markup:
     record = visit.context.recorder.predictions
     rows = _rows(record, _period(days), days) if kind == "traffic" and task is None else []
-    course = _course(visit, record, days, task, _named(rows, task))
-    every = -(-len(course.titles) // _NAMED)
+    traffic = _daily_traffic(visit, record, days, task, _named(rows, task))
+    every = -(-len(traffic.titles) // _NAMED)
     key, description = f"routing {kind}", visit.gettext(_DRAWINGS[kind])
     if kind == "traffic":
-        return draw_stacks(course.short_titles, course.stacks, key=key, description=description, every=every)
+        return draw_stacks(traffic.short_titles, traffic.stacks, key=key, description=description, every=every)
     shown = {
-        "decisions": [Line("", tuple(course.declined), SERIES[0]), Line("", tuple(course.asked), SERIES[2])],
-        "confidence": [Line("", tuple(course.confidence), SERIES[1])],
+        "decisions": [Line("", tuple(traffic.declined), SERIES[0]), Line("", tuple(traffic.asked), SERIES[2])],
+        "confidence": [Line("", tuple(traffic.confidence), SERIES[1])],
     }
-    return draw_shares(course.short_titles, shown[kind], key=key, description=description, every=every)
+    return draw_shares(traffic.short_titles, shown[kind], key=key, description=description, every=every)
 
 
 def _charts(visit: Visit, record: PredictionLog, days: Days, task: str | None, rows: Sequence[TaskRow]) -> list[Chart]:
-    course, formats = _course(visit, record, days, task, _named(rows, task)), visit.formats
-    query = {"days": days, "task": task, "language": visit.language.code, "numbers": course.mark}
+    traffic, formats = _daily_traffic(visit, record, days, task, _named(rows, task)), visit.formats
+    query = {"days": days, "task": task, "language": visit.language.code, "numbers": traffic.mark}
     day, declined, asked = visit.gettext("Day (UTC)"), visit.gettext("declined"), visit.gettext("asked back")
     confidence = visit.gettext("mean confidence")
     return [
         Chart(
             link("routing/traffic.svg", **query),
             visit.gettext(_DRAWINGS["traffic"]),
-            [day, *course.stacks],
+            [day, *traffic.stacks],
             [
                 [title, *map(formats.number, amounts)]
-                for title, *amounts in zip(course.titles, *course.stacks.values(), strict=True)
+                for title, *amounts in zip(traffic.titles, *traffic.stacks.values(), strict=True)
             ],
-            [Key(name, f"area series-{number}") for number, name in enumerate(course.stacks, start=1)],
+            [Key(name, f"area series-{number}") for number, name in enumerate(traffic.stacks, start=1)],
             height=_HEIGHT,
         ),
         Chart(
@@ -254,7 +256,7 @@ def _charts(visit: Visit, record: PredictionLog, days: Days, task: str | None, r
             [day, declined, asked],
             [
                 [title, formats.percent(one), formats.percent(other)]
-                for title, one, other in zip(course.titles, course.declined, course.asked, strict=True)
+                for title, one, other in zip(traffic.titles, traffic.declined, traffic.asked, strict=True)
             ],
             [Key(declined, "series-1"), Key(asked, "series-3")],
             height=_HEIGHT,
@@ -263,7 +265,7 @@ def _charts(visit: Visit, record: PredictionLog, days: Days, task: str | None, r
             link("routing/confidence.svg", **query),
             visit.gettext(_DRAWINGS["confidence"]),
             [day, confidence],
-            [[title, formats.percent(one)] for title, one in zip(course.titles, course.confidence, strict=True)],
+            [[title, formats.percent(one)] for title, one in zip(traffic.titles, traffic.confidence, strict=True)],
             [Key(confidence, "series-2")],
             height=_HEIGHT,
         ),

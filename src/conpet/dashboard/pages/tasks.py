@@ -20,6 +20,7 @@ from conpet.dashboard.messages import marked
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
+from conpet.dashboard.waiting import WAIT_SECONDS
 from conpet.data import Example
 from conpet.evaluation.answers import Confusion, LabelScore, confusions, label_scores
 from conpet.problem_details import ApiProblem
@@ -47,7 +48,6 @@ SUBSETS = {
     Subset.TEST: marked("test"),
 }
 """What subsets are called."""
-_WAIT_SECONDS = 0.1
 _CONFUSIONS = 50
 """Most pairs of labels that are listed."""
 
@@ -147,7 +147,7 @@ async def accuracy_drawing(visit: Anybody, name: Name) -> Response:
 
 def _accuracies(visit: Visit) -> dict[str, float]:
     """Return the accuracy of each task when it was last measured."""
-    computed = visit.context.course.latest(_WAIT_SECONDS)
+    computed = visit.context.accuracy.latest(WAIT_SECONDS)
     measured = [point.generation for point in computed.value if point.whole is not None] if computed else []
     if not measured:
         return {}
@@ -220,7 +220,7 @@ def _versions(record: TaskRecord) -> Sequence[VersionLine]:
 
 def _measured(visit: Visit, name: str) -> Sequence[tuple[int, datetime | None, float]]:
     """Return when the accuracy of a task was measured, after which generation, and what it was."""
-    computed = visit.context.course.latest(_WAIT_SECONDS)
+    computed = visit.context.accuracy.latest(WAIT_SECONDS)
     times = {point.generation: point.time for point in computed.value} if computed else {}
     found = visit.context.opened().store.measured(name, ACCURACY)
     return [(generation, times.get(generation), metric.value) for generation, metric in found.items()]

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from conpet.commands import course
+from conpet.commands import accuracy_history
+from conpet.commands.accuracy_history import AccuracyHistory
 from conpet.commands.cost import spent_since
-from conpet.commands.course import Course
 from conpet.commands.report import report_data
 from tests.helpers.workspaces import stream, workspace
 
 
 def test_the_course_is_that_of_the_report_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(course, "_CHUNK", 2)
+    monkeypatch.setattr(accuracy_history, "_CHUNK", 2)
     learner = workspace(tmp_path, 2)
-    followed = Course(learner.path)
+    followed = AccuracyHistory(learner.path)
     first = followed.points()
     learner.set_costs(error=2)  # changes no answer
     learner.learn(stream()[2], gate=False)

@@ -44,7 +44,7 @@ class Point:
     forgetting: float | None = None
 
 
-class Course:
+class AccuracyHistory:
     """Accuracy after each change that may alter answers; later calls read only new events.
 
     Args:
