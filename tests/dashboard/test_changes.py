@@ -215,9 +215,18 @@ def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
 
 def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
+    due = r"A consolidation is due: there are \d+ training examples in 2 tasks, and none was done so far\."
+    with served(learner.path) as running:
+        for path in ("overview", "tasks", "tasks/consolidate"):
+            assert re.search(due, Browser(running).get(f"/ui/{path}").text)
+            assert "統合の時期です。" in Browser(running, "ja").get(f"/ui/{path}").text
+        learning = Browser(running).get("/ui/overview").root.all("a", href="/ui/tasks/consolidate")
+        assert [one.text for one in learning] == ["Consolidate…"]
     before = learner.consolidate(bound=100, gate=False, evaluate=False).replaced
     with served(learner.path) as running:
         browser = Browser(running)
+        assert "A consolidation is due" not in browser.get("/ui/overview").text
+        assert "A consolidation is not due yet." in browser.get("/ui/tasks/consolidate").text
         rows = browser.get("/ui/tasks/kept").rows("2 states")
         assert [(row[0], row[1]) for row in rows] == [(str(before + 1), "✓ answers"), (str(before), "Go back to it…")]
         assert browser.get("/ui/tasks/restore", generation=before + 1).status == 404

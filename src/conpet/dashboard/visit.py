@@ -162,6 +162,7 @@ class Visit:
         button: str,
         back: str,
         danger: bool = False,
+        reason: str = "",
     ) -> Response:
         """Return a page that says what an action will do, and has the button that does it.
 
@@ -173,6 +174,7 @@ class Visit:
             button: The text of its button.
             back: The address of the page to go back to.
             danger: Whether it cannot be undone.
+            reason: Why it should be done, if there is a reason.
         """
         return self.render(
             "confirm.html",
@@ -183,6 +185,7 @@ class Visit:
             button=button,
             back=back,
             danger=danger,
+            reason=reason,
         )
 
     def redirect(self, path: str, flash: str = "") -> Response:

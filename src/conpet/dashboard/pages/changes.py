@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from conpet.commands.checks import consolidation_blocker, owner_of
 from conpet.commands.stored_rows import examples_to_show
+from conpet.dashboard.health import consolidation_due
 from conpet.dashboard.names import VERBS
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
@@ -237,6 +238,8 @@ async def ask_to_consolidate(visit: Operator) -> Response:
         fields=once(),
         button=visit.gettext("Start the consolidation"),
         back=link("tasks"),
+        reason=await asyncio.to_thread(consolidation_due, visit)
+        or visit.gettext("A consolidation is not due yet. You may do it all the same."),
     )
 
 
