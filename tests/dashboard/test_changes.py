@@ -164,10 +164,48 @@ def test_more_examples_go_to_the_tasks_of_their_labels(server: Served, browser: 
     done = ended(browser, browser.send(checked, checked.path))
     assert done.rows("What was changed")[0][0] == owner
     other = browser.send(form, "/ui/tasks/learn", {"kind": "more"}, {"file": ("a.csv", b"text,label\na,b\nc,d\n")})
-    refused = browser.send(other, other.path)
-    assert (refused.status, "of unknown labels" in refused.text) == (422, True)
-    discarded = browser.send(refused, f"{refused.path}/discard")
+    assert "become the task “a”" in other.text  # none of the labels is known
+    discarded = browser.send(other, f"{other.path}/discard")
     assert (discarded.path, "discarded" in discarded.text) == ("/ui/tasks", True)
+
+
+@pytest.mark.parametrize("kind", ["task", "more"])
+def test_new_labels_in_a_file_with_known_ones_go_where_one_chooses(server: Served, browser: Browser, kind: str) -> None:
+    known = next(label for label, owner in server.context.serving.live.snapshot.owners.items() if owner == FIRST.name)
+    rows = [f"some text {kind} {number},{known}" for number in range(2)]
+    rows += [f"other {name} text {number},{name} {kind}" for name in ("p", "q") for number in range(8)]
+    content = "\n".join(["text,label", *rows]).encode()
+    form = browser.get("/ui/tasks/learn")
+    name = f"mixed {kind}"
+    checked = browser.send(form, "/ui/tasks/learn", {"kind": kind, "name": name}, {"file": ("m.csv", content)})
+    assert f"New: p {kind}, q {kind} (16 rows)." in checked.text
+    assert f"The task “{FIRST.name}” gets a new version, with 2 rows of labels that it has." in checked.text
+    assert "learn with" not in checked.text  # no options of commands
+    taken = browser.send(checked, checked.path, {"where": "task", "name": FIRST.name})
+    assert (taken.status, "There is a task of this name already" in taken.text) == (422, True)
+    wanted = {"where": "task", "name": name} if kind == "task" else {"where": "into", "into": FIRST.name}
+    done = ended(browser, browser.send(taken, taken.path, wanted))
+    waited(server, done)
+    changed = [row[0] for row in done.rows("What was changed")]
+    owners = server.context.serving.live.snapshot.owners
+    assert changed == ([FIRST.name, name] if kind == "task" else [FIRST.name])
+    assert {owners[f"p {kind}"], owners[f"q {kind}"]} == {name if kind == "task" else FIRST.name}
+
+
+def test_a_single_new_label_goes_into_a_known_task_or_is_left_out(server: Served, browser: Browser) -> None:
+    known = next(label for label, owner in server.context.serving.live.snapshot.owners.items() if owner == FIRST.name)
+    content = f"text,label\nnever said before,{known}\nnor this one,alone\nor that one,alone\n".encode()
+    form = browser.get("/ui/tasks/learn")
+    checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": ""}, {"file": ("s.csv", content)})
+    (into,) = checked.root.all("input", name="where", value="into")
+    assert "checked" in into.attributes
+    assert not checked.root.all("input", name="where", value="task")
+    refused = browser.send(checked, checked.path, {"where": "task"})
+    assert (refused.status, "only one new label" in refused.text) == (422, True)
+    done = ended(browser, browser.send(refused, refused.path, {"where": "leave"}))
+    waited(server, done)
+    assert [row[0] for row in done.rows("What was changed")] == [FIRST.name]
+    assert "alone" not in server.context.serving.live.snapshot.owners
 
 
 def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -> None:
