@@ -42,7 +42,7 @@ def walk(site: Site, tab: Tab, wrong: list[str]) -> Iterator[str]:
     Of pages that are made alike, the first is looked at, rather with names that try to break it.
     """
     known, seen = routes(site), set[tuple[str, ...]]()
-    ahead = [entry.path for entry in site.server.context.pages.entries] + [site.staged, "/ui/tasks/task?name=zq"]
+    ahead = [entry.path for entry in site.server.context.pages.entries] + [*site.staged, "/ui/tasks/task?name=zq"]
     while ahead:
         address = ahead.pop(0)
         route = route_of(address, known)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from conpet import Example, Task
+from conpet.dashboard.pages import split
 from conpet.serve.keys import KeyStore, Role
 from tests.helpers.dashboard import Browser, Page
 from tests.helpers.gate import BROKEN, harmful, learned
@@ -133,6 +138,43 @@ def test_a_label_is_split_and_retired(server: Served, browser: Browser) -> None:
     waited(server, ended(browser, browser.send(retired, "/ui/tasks/retire")))
     assert "y" not in server.context.serving.live.snapshot.owners
     assert browser.get("/ui/tasks/retire", label="nothing").status == 404
+
+
+def test_a_label_is_split_by_a_table_that_was_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "_SORTED", 5)
+    texts = ["=1+2", "カードを失くした", *(f"I have lost, {number}" for number in range(8))]
+    rows = [Example.of_text(text, label="lost") for text in texts]
+    rows += [Example.of_text(f"found it {number}", label="found") for number in range(8)]
+    learner = workspace(tmp_path, 1)
+    learner.learn(Task("things", rows, (), ()), gate=False, evaluate=False)
+    with served(learner.path) as running:
+        browser = Browser(running)
+        form = browser.get("/ui/tasks/split", label="lost")
+        assert "Download 10 examples (CSV)" in form.text
+        downloaded = browser.get("/ui/tasks/split.csv", label="lost").response.content.decode("utf-8-sig")
+        table = list(csv.reader(io.StringIO(downloaded)))
+        assert table[0] == ["number", "text", "label"]
+        assert {row[1] for row in table[1:]} == {"'=1+2", *texts[1:]}
+        action = "/ui/tasks/split/file"
+
+        def sent(rows: list[list[str]], encoding: str, separator: str = ",") -> Page:
+            written = io.StringIO()
+            csv.writer(written, delimiter=separator).writerows(rows)
+            return browser.send(form, action, files={"file": ("split.csv", written.getvalue().encode(encoding))})
+
+        assert "Write two or more finer labels" in sent(table, "utf-8-sig").text
+        filled = [[number, text, "紛失" if place % 2 else "盗難"] for place, (number, text, _) in enumerate(table[1:])]
+        filled = [table[0], *filled]
+        assert "is none of the examples" in sent([*filled, ["11", "another", "x"]], "utf-8").text
+        assert "needs the columns" in browser.send(form, action, files={"file": ("a.csv", b"PK\x03\x04")}).text
+        filled[-1][2] = ""
+        asked = sent([filled[0], *reversed(filled[1:])], "cp932", ";")
+        assert "“盗難” gets 5 examples." in asked.text
+        assert "“紛失” gets 4 examples." in asked.text
+        assert "1 example has no finer label" in asked.text
+        waited(running, ended(browser, browser.send(asked, asked.path)))
+        assert {"盗難", "紛失"} <= set(running.context.serving.live.snapshot.owners)
+        assert browser.get("/ui/tasks/split", label="lost").status == 404
 
 
 @pytest.mark.parametrize(
