@@ -209,7 +209,7 @@ class Visit:
     def here(self) -> str:
         """The address of this page, to come back to."""
         url = self.request.url
-        if self.request.method != "GET":
+        if self.request.method not in ("GET", "HEAD"):
             return f"{ROOT}/"
         return url.path + (f"?{url.query}" if url.query else "")
 
