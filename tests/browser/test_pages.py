@@ -79,6 +79,24 @@ def test_every_page_is_well_made(site: Site, tab_of: Callable[..., Tab], languag
     assert sorted({route.path for route in known} - reached) == []
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("width", [360, 390])
+def test_words_in_the_header_are_not_broken_on_a_phone(tab_of: Callable[..., Tab], language: str, width: int) -> None:
+    tab = tab_of(language)
+    tab.page.set_viewport_size({"width": width, "height": 780})
+    assert tab.open("/ui/keys") == 200
+    lines = tab.page.evaluate(
+        """() => [...document.querySelectorAll('.account button')].map(button => {
+            const text = document.createRange();
+            text.selectNodeContents(button);
+            return [button.textContent, new Set([...text.getClientRects()].map(line => line.top)).size];
+        })"""
+    )
+    assert len(lines) == 3
+    assert [broken for broken in lines if broken[1] != 1] == []
+    assert tab.page.evaluate("() => document.querySelector('header.top').offsetHeight") < 100
+
+
 FAULTS = {
     "too wide at 360": "title.style.minWidth = '2000px'",
     "handlers: <b onclick": "title.innerHTML = '<b onclick=\"x()\">x</b>'",
