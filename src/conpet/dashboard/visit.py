@@ -11,12 +11,14 @@ from urllib.parse import quote, unquote
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from conpet.dashboard.formats import Formats
 from conpet.dashboard.forms import MULTIPART, Form, read_form, read_upload
 from conpet.dashboard.messages import LANGUAGES, Language, chosen, marked
 from conpet.dashboard.navigation import ROOT, Entry
+from conpet.dashboard.phrases import said
 from conpet.dashboard.session import (
     TOKEN,
     TOKEN_HEADER,
@@ -217,6 +219,11 @@ class Visit:
     def headers_json(self) -> str:
         """The headers that htmx sends with its requests."""
         return json.dumps({TOKEN_HEADER: self.session.token})
+
+    def said(self, message: str) -> Markup:
+        """Return a message of the library as the page shows it: in its language, or marked as English."""
+        found = said(self.language, message)
+        return Markup('<span lang="en">{}</span>').format(message) if found is None else escape(found)
 
     def _flash(self) -> str:
         """Return the message that the page before has left, or ""."""
