@@ -181,7 +181,7 @@ def test_a_label_is_split_by_a_table_that_was_filled_in(tmp_path: Path, monkeypa
     ("name", "content", "said"),
     [
         ("a.csv", b"", "The file has errors."),
-        ("a.csv", b"text,label\nonly one label,x\nstill one,x\n", "a task needs two or more"),
+        ("a.csv", b"text,label\nonly one label,lonely\nstill one,lonely\n", "a task needs two or more"),
         ("a.exe", b"MZ\x00\x01", "cannot be learned"),
         ("", b"", "Choose a file."),
     ],
@@ -234,20 +234,25 @@ def test_new_labels_in_a_file_with_known_ones_go_where_one_chooses(server: Serve
     assert {owners[f"p {kind}"], owners[f"q {kind}"]} == {name if kind == "task" else FIRST.name}
 
 
-def test_a_single_new_label_goes_into_a_known_task_or_is_left_out(server: Served, browser: Browser) -> None:
-    known = next(label for label, owner in server.context.serving.live.snapshot.owners.items() if owner == FIRST.name)
-    content = f"text,label\nnever said before,{known}\nnor this one,alone\nor that one,alone\n".encode()
-    form = browser.get("/ui/tasks/learn")
-    checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": ""}, {"file": ("s.csv", content)})
-    (into,) = checked.root.all("input", name="where", value="into")
-    assert "checked" in into.attributes
-    assert not checked.root.all("input", name="where", value="task")
-    refused = browser.send(checked, checked.path, {"where": "task"})
-    assert (refused.status, "only one new label" in refused.text) == (422, True)
-    done = ended(browser, browser.send(refused, refused.path, {"where": "leave"}))
-    waited(server, done)
-    assert [row[0] for row in done.rows("What was changed")] == [FIRST.name]
-    assert "alone" not in server.context.serving.live.snapshot.owners
+def test_a_single_new_label_goes_into_a_known_task_or_is_left_out(tmp_path: Path) -> None:
+    rows = [f"never said before,{FIRST.labels[0]}", f"or said elsewhere,{SECOND.labels[0]}"]
+    content = "\n".join(["text,label", *rows, "nor this one,alone", "or that one,alone"]).encode()
+    with served(workspace(tmp_path, 2).path) as running:
+        browser = Browser(running)
+        form = browser.get("/ui/tasks/learn")
+        named = {"kind": "task", "name": SECOND.name}
+        checked = browser.send(form, "/ui/tasks/learn", named, {"file": ("s.csv", content)})
+        assert "has errors" not in checked.text  # to learn this task anew, the file would have no labels of others
+        (into,) = checked.root.all("input", name="where", value="into")
+        assert "checked" in into.attributes
+        assert [one.text for one in checked.root.all("option", selected="")] == [SECOND.name]
+        assert not checked.root.all("input", name="where", value="task")
+        refused = browser.send(checked, checked.path, {"where": "task"})
+        assert (refused.status, "only one new label" in refused.text) == (422, True)
+        done = ended(browser, browser.send(refused, refused.path, {"where": "leave"}))
+        waited(running, done)
+        assert [row[0] for row in done.rows("What was changed")] == [FIRST.name, SECOND.name]
+        assert "alone" not in running.context.serving.live.snapshot.owners
 
 
 def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -> None:

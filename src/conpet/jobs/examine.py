@@ -48,7 +48,8 @@ def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, j
     Raises:
         DataError: The file cannot be read.
     """
-    known = Known(snapshot.owners, stored_rows(snapshot), mode=None)
+    into = options.name if options.name in snapshot.owners.values() else None  # where new labels go, beside known ones
+    known = Known(snapshot.owners, stored_rows(snapshot), mode=None, into=into)
     data, _ = load_data([folder / options.file], name=options.name, known=known)
     number = sum(1 for task in data.tasks for _ in task.rows)
     reading: Reading | None = None

@@ -302,13 +302,13 @@ def _labels(visit: Visit, rows: Sequence[Mapping[str, Any]]) -> Labels:
 
 
 def _chosen(visit: Visit, about: Upload, labels: Labels) -> Mapping[str, str]:
-    """Return where new labels go: as was chosen, else to a new task, or a single one to the nearest known task."""
-    form, nearest = visit.form, next(iter(labels.known), "")
-    default = _NEW_TASK if len(labels.new) > 1 else _INTO
+    """Return where new labels go: as was chosen, else into the task that was named, or the nearest for a single one."""
+    form, named = visit.form, about.name in visit.context.serving.live.snapshot.owners.values()
+    default = _NEW_TASK if len(labels.new) >= _LABELS and not named else _INTO
     return {
         "where": form.get("where") or default,
         "name": form.get("name") or about.name,
-        "into": form.get("into") or nearest,
+        "into": form.get("into") or (about.name if named else next(iter(labels.known), "")),
     }
 
 

@@ -38,6 +38,8 @@ _ENCODINGS = ("utf-8-sig", "utf-16", "cp932", "cp1252")
 _SEPARATORS = ",;\t"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STAGED = "split.json"
+_DIGITS = 10
+"""Digits that no number of an example has."""
 _LISTED = 50
 """Most finer labels that are listed with their numbers."""
 
@@ -218,7 +220,7 @@ def _read(visit: Visit, file: Path, examples: Sequence[Example], label: str) -> 
 
 def _tables(content: bytes) -> list[list[Mapping[str, str]]]:
     """Return the rows of a table, for each encoding with which it has the columns."""
-    found = []
+    found: list[list[Mapping[str, str]]] = []
     for encoding in _ENCODINGS:
         try:
             text = content.decode(encoding)
@@ -229,7 +231,8 @@ def _tables(content: bytes) -> list[list[Mapping[str, str]]]:
         reader = csv.DictReader(StringIO(text, newline=""), delimiter=separator, restval="")
         try:
             if set(_COLUMNS) <= set(reader.fieldnames or ()):
-                found.append([row for row in reader if any(row[name].strip() for name in _COLUMNS)])
+                rows = [{name: row[name] or "" for name in _COLUMNS} for row in reader]
+                found.append([row for row in rows if any(value.strip() for value in row.values())])
         except csv.Error:
             continue
     return found
@@ -242,7 +245,7 @@ def _matching(rows: Sequence[Mapping[str, str]], examples: Sequence[Example]) ->
 def _place(row: Mapping[str, str], examples: Sequence[Example]) -> int | None:
     """Return which example a row is, or None if it is none."""
     number = row["number"].strip()
-    place = int(number) - 1 if number.isdecimal() else -1
+    place = int(number) - 1 if number.isdecimal() and len(number) < _DIGITS else -1
     if not 0 <= place < len(examples):
         return None
     return place if row["text"].split() == _cell(examples[place]).split() else None
