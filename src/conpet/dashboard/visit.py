@@ -225,6 +225,11 @@ class Visit:
         found = said(self.language, message)
         return Markup('<span lang="en">{}</span>').format(message) if found is None else escape(found)
 
+    def sentence(self, message: str) -> Markup:
+        """Return what `said` does, as a sentence of its own."""
+        shown = self.said(message)
+        return Markup("{}{}.").format(shown[:1].upper(), shown[1:]) if self.language.is_source else shown
+
     def _flash(self) -> str:
         """Return the message that the page before has left, or ""."""
         cookie = self.request.cookies.get(_FLASH)
