@@ -97,6 +97,9 @@ def six_sets(study: Study) -> str:
     ]
     if five_lines:
         lines.append(f"| five lines: logistic regression on the frozen encoder | {' | '.join(best)} |")
+        for rival, title in RIVALS.items():
+            accuracies = [rival_cells(rival_result(data, rival))[0] for data in study.data]
+            lines.append(f"| {' | '.join([title, *accuracies])} |")
     for learner, title in LEARNERS.items():
         if learner not in study.experiment.learners:
             continue
