@@ -86,7 +86,7 @@ from conpet.state.live import LiveState, cut_backbone
 from conpet.state.reading import task_state
 from conpet.state.recorder import Recorder
 from conpet.state.state import State, TaskState
-from conpet.store import Snapshot, Store, TaskRecord
+from conpet.store import ActionLog, Snapshot, Store, TaskRecord
 from conpet.store.chain import Break
 from conpet.store.prediction_log import PredictionLog
 from conpet.store.usage import Usage
@@ -1049,7 +1049,8 @@ class ConPET:
         Args:
             since: Number of training examples (`learned_examples`) when one was last found impossible.
         """
-        return consolidate.due(self._store, self._store.snapshot(), since)
+        found = consolidate.due(self._store, self._store.snapshot(), since)
+        return None if found is None else str(found)
 
     @property
     def learned_examples(self) -> int:
@@ -1069,8 +1070,13 @@ class ConPET:
         return audit.verify_workspace(self._store, heads, self._log)
 
     def history_head(self) -> Head:
-        """Return the number and the digest of the last event; the digest stands for the whole history."""
-        return audit.head(self._store)
+        """Return numbers and digests of the last event and the last action; they stand for all before them, too."""
+        return audit.head(self._store, self._log)
+
+    @property
+    def actions(self) -> ActionLog:
+        """What people did beside the changes of the history: keys, jobs, review; see `ActionLog`."""
+        return audit.trail(self._store, self._log)
 
     def trace(self, task: str, version: int | None = None) -> dict[str, Any]:
         """Return what is recorded of a version of a task: who made it, when, from which data, and what happened to it.
@@ -1085,7 +1091,7 @@ class ConPET:
         Raises:
             UnknownNameError: There was no such task or version.
         """
-        return audit.trace(self._store, task, version)
+        return audit.trace(self._store, task, version, self._log)
 
     @property
     def prediction_log(self) -> PredictionLog:
@@ -1253,18 +1259,20 @@ class ConPET:
             promote.promote, "promote", wait_seconds, None, False, False, candidate, settings or {}, judge=gate
         )
 
-    def discard(self, candidate: int, *, wait_seconds: float | None = None) -> None:
+    def discard(self, candidate: int, *, wait_seconds: float | None = None, actor: str | None = None) -> None:
         """Delete a candidate.
 
         Args:
             candidate: Number of a candidate in `candidates`.
             wait_seconds: As in `ConPET.learn`.
+            actor: Who does it; by default the actor of this object.
 
         Raises:
             UnknownNameError: There is no such candidate.
         """
         with self._store.write("discard", wait_seconds) as writer:
             writer.drop_candidate(candidate)
+            self.actions.append(actor or self._store.actor, "candidate-discarded", candidate=candidate)
 
     def drop_generation(self, generation: int, *, wait_seconds: float | None = None) -> None:
         """Drop a kept generation, which frees its storage; the present generation does not change.
@@ -1278,6 +1286,7 @@ class ConPET:
         """
         with self._store.write("drop", wait_seconds) as writer:
             writer.unpin(generation)
+            self.actions.append(self._store.actor, "generation-dropped", generation=generation)
 
     def tune(
         self,

@@ -332,8 +332,8 @@ def check_memory(error: Exception, doing: str) -> None:
 
 
 def plural(number: int, noun: str) -> str:
-    """Format a number with its noun: "1 task", "1,000 tasks"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """Format a number with its noun: "1 task", "1,000 tasks", "2 addresses"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def listed(items: Sequence[object], most: int = 20) -> str:

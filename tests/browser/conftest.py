@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import getpass
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,14 +66,14 @@ class Site:
         keys: Its keys.
         key: A key of the role operate.
         person: The id of that key.
-        staged: Address of an upload that was checked and is not learned.
+        staged: Addresses of uploads that were checked and are not learned.
         user_words: Words that users have written.
     """
 
     server: Served
     keys: KeyStore
     key: str
-    staged: str
+    staged: Sequence[str]
     user_words: frozenset[str]
 
     @property
@@ -87,8 +89,8 @@ def _taught(folder: Path) -> ConPET:
     return learner
 
 
-def _used(server: Served, key: str, folder: Path) -> str:
-    """Ask, let the gate refuse a task, draw answers for review, upload a file; return the address of the upload."""
+def _used(server: Served, key: str, folder: Path) -> Sequence[str]:
+    """Ask, let the gate refuse a task, draw answers for review, upload files; return the addresses of the uploads."""
     texts = [*ASKED, TEXT]
     server.client.headers["Authorization"] = f"Bearer {key}"
     server.predict(texts, headers={"X-Request-ID": "asked"}).raise_for_status()
@@ -105,12 +107,23 @@ def _used(server: Served, key: str, folder: Path) -> str:
     item = review.next(PERSON)
     assert item is not None
     review.answer(item.id, "correct", ASKED.get(item.example.text or "", OTHERS[0]), reviewer=PERSON)
-    file = written(folder, "given.csv", [(f"{one.text} zx", str(one.label)) for one in SECOND.train[:6]])
+    more = [(f"{one.text} zx", str(one.label)) for one in SECOND.train[:6]]
+    new = [(f"{one.text} zq", name) for one in SECOND.train[:6] for name in (KEY_NAME, OTHER_KEY)]
+    file = written(folder, "given.csv", [*more, *new])
     form = browser.get("/ui/tasks/learn")
     given = {"file": (FILE, file.read_bytes(), "text/csv")}
     checked = browser.send(form, "/ui/tasks/learn", {"kind": "more", "name": ""}, given)
     assert checked.status == 200, checked.text
-    return checked.path
+    asked = browser.get("/ui/tasks/split", label=OTHERS[0])
+    rows = csv.reader(browser.get("/ui/tasks/split.csv", label=OTHERS[0]).response.text.lstrip("\ufeff").splitlines())
+    head, *sorted_rows = rows
+    table = [head, *([number, text, (KEY_NAME, OTHER_KEY)[int(number) % 2]] for number, text, _ in sorted_rows)]
+    filled = io.StringIO()
+    csv.writer(filled).writerows(table)
+    given = {"file": ("split.csv", filled.getvalue().encode(), "text/csv")}
+    split = browser.send(asked, "/ui/tasks/split/file", files=given)
+    assert split.status == 200, split.text
+    return checked.path, split.path
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def walk(site: Site, tab: Tab, wrong: list[str]) -> Iterator[str]:
     Of pages that are made alike, the first is looked at, rather with names that try to break it.
     """
     known, seen = routes(site), set[tuple[str, ...]]()
-    ahead = [entry.path for entry in site.server.context.pages.entries] + [site.staged, "/ui/tasks/task?name=zq"]
+    ahead = [entry.path for entry in site.server.context.pages.entries] + [*site.staged, "/ui/tasks/task?name=zq"]
     while ahead:
         address = ahead.pop(0)
         route = route_of(address, known)
@@ -77,6 +77,24 @@ def test_every_page_is_well_made(site: Site, tab_of: Callable[..., Tab], languag
     assert wrong == [], "\n".join(wrong)
     reached = {route_of(address, known) for address in tab.requested}
     assert sorted({route.path for route in known} - reached) == []
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("width", [360, 390])
+def test_words_in_the_header_are_not_broken_on_a_phone(tab_of: Callable[..., Tab], language: str, width: int) -> None:
+    tab = tab_of(language)
+    tab.page.set_viewport_size({"width": width, "height": 780})
+    assert tab.open("/ui/keys") == 200
+    lines = tab.page.evaluate(
+        """() => [...document.querySelectorAll('.account button')].map(button => {
+            const text = document.createRange();
+            text.selectNodeContents(button);
+            return [button.textContent, new Set([...text.getClientRects()].map(line => line.top)).size];
+        })"""
+    )
+    assert len(lines) == 3
+    assert [broken for broken in lines if broken[1] != 1] == []
+    assert tab.page.evaluate("() => document.querySelector('header.top').offsetHeight") < 100
 
 
 FAULTS = {

@@ -64,7 +64,7 @@ def test_a_history_written_anew_or_cut_off_is_found_by_a_head_noted_before(works
 
 def test_an_exported_history_is_checked_without_the_workspace(workspace: Path, tmp_path: Path) -> None:
     file, noted = tmp_path / "history.jsonl", head_of(workspace)
-    assert "4 events written" in conpet("audit", "export", workspace, "-o", file).err
+    assert "4 entries written" in conpet("audit", "export", workspace, "-o", file).err
     assert conpet("audit", "verify", file, "--head", noted).out == f"{file}: the history is as recorded\n"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], *lines[2:]]))
@@ -115,3 +115,26 @@ def test_python_gives_the_same(tmp_path: Path) -> None:
         noted = learner.history_head()
         assert str(noted) == head_of(learner.path)
         assert learner.verify_history([noted]) == []
+
+
+def test_keys_are_in_the_trail_that_is_listed_exported_and_verified(workspace: Path, tmp_path: Path) -> None:
+    made = conpet("keys", "create", workspace, "--role", "operate", "--name", "boss", "--json").json
+    noted, file = head_of(workspace), tmp_path / "history.jsonl"
+    conpet("keys", "revoke", workspace, made["id"])
+    listed = conpet("audit", "actions", workspace, "--json").json
+    assert [(one["verb"], one["detail"]["name"]) for one in listed] == [("key-revoked", "boss"), ("key-made", "boss")]
+    shown = conpet("audit", "actions", workspace, "--search", "made").out
+    assert f"key {made['id']}, name boss, role operate" in " ".join(shown.split())
+    assert conpet("audit", "actions", workspace, "--search", "nobody").out == "no action is like that\n"
+    assert conpet("audit", "verify", workspace, "--head", noted).code == 0
+    assert "6 entries written" in conpet("audit", "export", workspace, "-o", file).err
+    assert made["key"] not in file.read_text()
+    assert conpet("audit", "verify", file, "--head", noted).code == 0
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-1], lines[-1].replace(made["id"], "0" * 12)]))
+    assert "action 2: was changed" in conpet("audit", "verify", file).out
+    file.write_text("\n".join(lines[:-2]))
+    assert "action 1: was noted, but is not in the trail" in conpet("audit", "verify", file, "--head", noted).out
+    with closing(sqlite3.connect(workspace / "actions.sqlite")) as raw, raw:
+        raw.execute("UPDATE action SET actor = 'nobody' WHERE id = 1")
+    assert "action 1: was changed after it was recorded" in conpet("audit", "verify", workspace).out

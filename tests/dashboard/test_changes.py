@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from conpet import Example, Task
+from conpet.dashboard.pages import split
 from conpet.serve.keys import KeyStore, Role
 from tests.helpers.dashboard import Browser, Page
 from tests.helpers.gate import BROKEN, harmful, learned
@@ -135,11 +140,48 @@ def test_a_label_is_split_and_retired(server: Served, browser: Browser) -> None:
     assert browser.get("/ui/tasks/retire", label="nothing").status == 404
 
 
+def test_a_label_is_split_by_a_table_that_was_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "_SORTED", 5)
+    texts = ["=1+2", "カードを失くした", *(f"I have lost, {number}" for number in range(8))]
+    rows = [Example.of_text(text, label="lost") for text in texts]
+    rows += [Example.of_text(f"found it {number}", label="found") for number in range(8)]
+    learner = workspace(tmp_path, 1)
+    learner.learn(Task("things", rows, (), ()), gate=False, evaluate=False)
+    with served(learner.path) as running:
+        browser = Browser(running)
+        form = browser.get("/ui/tasks/split", label="lost")
+        assert "Download 10 examples (CSV)" in form.text
+        downloaded = browser.get("/ui/tasks/split.csv", label="lost").response.content.decode("utf-8-sig")
+        table = list(csv.reader(io.StringIO(downloaded)))
+        assert table[0] == ["number", "text", "label"]
+        assert {row[1] for row in table[1:]} == {"'=1+2", *texts[1:]}
+        action = "/ui/tasks/split/file"
+
+        def sent(rows: list[list[str]], encoding: str, separator: str = ",") -> Page:
+            written = io.StringIO()
+            csv.writer(written, delimiter=separator).writerows(rows)
+            return browser.send(form, action, files={"file": ("split.csv", written.getvalue().encode(encoding))})
+
+        assert "Write two or more finer labels" in sent(table, "utf-8-sig").text
+        filled = [[number, text, "紛失" if place % 2 else "盗難"] for place, (number, text, _) in enumerate(table[1:])]
+        filled = [table[0], *filled]
+        assert "is none of the examples" in sent([*filled, ["11", "another", "x"]], "utf-8").text
+        assert "needs the columns" in browser.send(form, action, files={"file": ("a.csv", b"PK\x03\x04")}).text
+        filled[-1][2] = ""
+        asked = sent([filled[0], *reversed(filled[1:])], "cp932", ";")
+        assert "“盗難” gets 5 examples." in asked.text
+        assert "“紛失” gets 4 examples." in asked.text
+        assert "1 example has no finer label" in asked.text
+        waited(running, ended(browser, browser.send(asked, asked.path)))
+        assert {"盗難", "紛失"} <= set(running.context.serving.live.snapshot.owners)
+        assert browser.get("/ui/tasks/split", label="lost").status == 404
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("a.csv", b"", "The file has errors."),
-        ("a.csv", b"text,label\nonly one label,x\nstill one,x\n", "a task needs two or more"),
+        ("a.csv", b"text,label\nonly one label,lonely\nstill one,lonely\n", "a task needs two or more"),
         ("a.exe", b"MZ\x00\x01", "cannot be learned"),
         ("", b"", "Choose a file."),
     ],
@@ -164,10 +206,53 @@ def test_more_examples_go_to_the_tasks_of_their_labels(server: Served, browser: 
     done = ended(browser, browser.send(checked, checked.path))
     assert done.rows("What was changed")[0][0] == owner
     other = browser.send(form, "/ui/tasks/learn", {"kind": "more"}, {"file": ("a.csv", b"text,label\na,b\nc,d\n")})
-    refused = browser.send(other, other.path)
-    assert (refused.status, "of unknown labels" in refused.text) == (422, True)
-    discarded = browser.send(refused, f"{refused.path}/discard")
+    assert "become the task “a”" in other.text  # none of the labels is known
+    discarded = browser.send(other, f"{other.path}/discard")
     assert (discarded.path, "discarded" in discarded.text) == ("/ui/tasks", True)
+
+
+@pytest.mark.parametrize("kind", ["task", "more"])
+def test_new_labels_in_a_file_with_known_ones_go_where_one_chooses(server: Served, browser: Browser, kind: str) -> None:
+    known = next(label for label, owner in server.context.serving.live.snapshot.owners.items() if owner == FIRST.name)
+    rows = [f"some text {kind} {number},{known}" for number in range(2)]
+    rows += [f"other {name} text {number},{name} {kind}" for name in ("p", "q") for number in range(8)]
+    content = "\n".join(["text,label", *rows]).encode()
+    form = browser.get("/ui/tasks/learn")
+    name = f"mixed {kind}"
+    checked = browser.send(form, "/ui/tasks/learn", {"kind": kind, "name": name}, {"file": ("m.csv", content)})
+    assert f"New: p {kind}, q {kind} (16 rows)." in checked.text
+    assert f"The task “{FIRST.name}” gets a new version, with 2 rows of labels that it has." in checked.text
+    assert "learn with" not in checked.text  # no options of commands
+    taken = browser.send(checked, checked.path, {"where": "task", "name": FIRST.name})
+    assert (taken.status, "There is a task of this name already" in taken.text) == (422, True)
+    wanted = {"where": "task", "name": name} if kind == "task" else {"where": "into", "into": FIRST.name}
+    done = ended(browser, browser.send(taken, taken.path, wanted))
+    waited(server, done)
+    changed = [row[0] for row in done.rows("What was changed")]
+    owners = server.context.serving.live.snapshot.owners
+    assert changed == ([FIRST.name, name] if kind == "task" else [FIRST.name])
+    assert {owners[f"p {kind}"], owners[f"q {kind}"]} == {name if kind == "task" else FIRST.name}
+
+
+def test_a_single_new_label_goes_into_a_known_task_or_is_left_out(tmp_path: Path) -> None:
+    rows = [f"never said before,{FIRST.labels[0]}", f"or said elsewhere,{SECOND.labels[0]}"]
+    content = "\n".join(["text,label", *rows, "nor this one,alone", "or that one,alone"]).encode()
+    with served(workspace(tmp_path, 2).path) as running:
+        browser = Browser(running)
+        form = browser.get("/ui/tasks/learn")
+        named = {"kind": "task", "name": SECOND.name}
+        checked = browser.send(form, "/ui/tasks/learn", named, {"file": ("s.csv", content)})
+        assert "has errors" not in checked.text  # to learn this task anew, the file would have no labels of others
+        (into,) = checked.root.all("input", name="where", value="into")
+        assert "checked" in into.attributes
+        assert [one.text for one in checked.root.all("option", selected="")] == [SECOND.name]
+        assert not checked.root.all("input", name="where", value="task")
+        refused = browser.send(checked, checked.path, {"where": "task"})
+        assert (refused.status, "only one new label" in refused.text) == (422, True)
+        done = ended(browser, browser.send(refused, refused.path, {"where": "leave"}))
+        waited(running, done)
+        assert [row[0] for row in done.rows("What was changed")] == [FIRST.name, SECOND.name]
+        assert "alone" not in running.context.serving.live.snapshot.owners
 
 
 def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -> None:
@@ -215,9 +300,18 @@ def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
 
 def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
+    due = r"A consolidation is due: there are \d+ training examples in 2 tasks, and none was done so far\."
+    with served(learner.path) as running:
+        for path in ("overview", "tasks", "tasks/consolidate"):
+            assert re.search(due, Browser(running).get(f"/ui/{path}").text)
+            assert "統合の時期です。" in Browser(running, "ja").get(f"/ui/{path}").text
+        learning = Browser(running).get("/ui/overview").root.all("a", href="/ui/tasks/consolidate")
+        assert [one.text for one in learning] == ["Consolidate…"]
     before = learner.consolidate(bound=100, gate=False, evaluate=False).replaced
     with served(learner.path) as running:
         browser = Browser(running)
+        assert "A consolidation is due" not in browser.get("/ui/overview").text
+        assert "A consolidation is not due yet." in browser.get("/ui/tasks/consolidate").text
         rows = browser.get("/ui/tasks/kept").rows("2 states")
         assert [(row[0], row[1]) for row in rows] == [(str(before + 1), "✓ answers"), (str(before), "Go back to it…")]
         assert browser.get("/ui/tasks/restore", generation=before + 1).status == 404

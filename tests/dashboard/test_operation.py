@@ -26,8 +26,8 @@ from tests.helpers.workspaces import stream, workspace
 
 TASKS = stream()
 PAGES = (
-    *("routing", "routing?days=7", "alarms", "jobs", "audit", "audit/changes/2", "audit/predictions"),
-    *("audit/predictions/1", "audit/verify", "cost", "settings", "keys"),
+    *("routing", "routing?days=7", "alarms", "jobs", "audit", "audit/changes/2", "audit/actions"),
+    *("audit/predictions", "audit/predictions/1", "audit/verify", "cost", "settings", "keys"),
 )
 DAYS_AGO = 3
 
@@ -102,7 +102,7 @@ def test_without_a_record_pages_say_how_to_begin(empty: Browser) -> None:
     for path in ("routing", "alarms", "audit/predictions"):
         assert "--log-predictions hash" in empty.get(f"/ui/{path}").text
     assert "There were no jobs yet" in empty.get("/ui/jobs").text
-    assert "No prices are set" in empty.get("/ui/cost").text
+    wait_for(lambda: "No prices are set" in empty.get("/ui/cost").text)
     assert "There are no keys yet" in empty.get("/ui/keys").text
     assert empty.get("/ui/audit/predictions/1").status == 409
 
@@ -267,6 +267,17 @@ def test_keys_are_made_shown_once_and_revoked(tmp_path: Path) -> None:
         done = browser.send(question, address)
         assert "The key “shop” is revoked." in done.text
         assert server.client.get("/v1/tasks", headers=headers).status_code == 401
+        assert Browser(server).sign_in("conpet_wrong").status == 401
+        told = browser.get("/ui/audit/actions").rows("Actions, the newest first")
+        assert [(row[2], row[3], row[4]) for row in told] == [
+            ("Wrong key refused", "", "address 127.0.0.1"),
+            ("Key revoked", "shop · may ask", "boss <i>"),
+            ("Key made", "shop · may ask", "boss <i>"),
+            ("Signed in", "", "boss <i>"),
+            ("Key made", "boss <i> · may do everything", "127.0.0.1"),
+        ]
+        assert len(browser.get("/ui/audit/actions?q=shop").rows("Actions, the newest first")) == 2
+        assert browser.get("/ui/audit/export").response.text.count('"chain": "actions"') == len(told)
         own = browser.get(f"/ui/keys/{key.split('_')[1]}/revoke")
         assert "and will be signed out" in own.text
         assert "This is the last key for operators." in own.text

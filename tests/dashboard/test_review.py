@@ -49,7 +49,7 @@ def test_answers_are_drawn_reviewed_undone_and_learned_without_scripts(server: S
     assert "is not learned" in wrong.text
     assert "no such label" in [one.attributes["value"] for one in wrong.root.all("input") if "value" in one.attributes]
     empty = browser.send(page, "/ui/review/answer", {"verdict": "typed", "label": ""})
-    assert (empty.status, "needs a label" in empty.text) == (422, True)
+    assert (empty.status, "Choose the right label." in empty.text) == (422, True)
     page = browser.send(page, "/ui/review/answer", {"verdict": "typed", "label": FIRST, "note": "seen twice"})
     assert f"Item {item}: {FIRST}." in page.text
     assert page.form("/ui/review/answer")["item"] != item

@@ -172,6 +172,16 @@ def test_errors_are_pages_below_the_dashboard_and_problems_in_the_api(server: Se
     assert int(waiting.response.headers["refresh"]) > 0
 
 
+def test_head_is_answered_as_get_without_a_body(server: Served, closed: Served) -> None:
+    browser = Browser(server)
+    for path in ("/", "/ui/", FIRST, "/ui/tasks/learn", "/ui/audit/export", "/ui/static/app.css"):
+        asked, got = browser.client.head(path), browser.client.get(path)
+        assert (asked.status_code, asked.content, asked.url) == (200, b"", got.url), path
+        assert asked.headers["content-type"] == got.headers["content-type"]
+    assert browser.client.head("/ui/nowhere").status_code == 404
+    assert Browser(closed).client.head(FIRST).status_code == 401
+
+
 def test_rates_hold_for_pages_too(folder: Path, store: KeyStore) -> None:
     key, _ = store.create(Role.PREDICT)
     with served(folder, keys_file=store.file, rate_limit=0.01, rate_burst=2) as running:

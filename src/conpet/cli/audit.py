@@ -17,7 +17,7 @@ from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
     from conpet.commands.audit import Head
-    from conpet.store import Store
+    from conpet.store import Action, Store
     from conpet.store.chain import Break
     from conpet.types import LogEntry
 
@@ -103,12 +103,14 @@ def _print_breaks(path: Path, breaks: Sequence[Break]) -> None:
 
 
 @app.command()
-def head(workspace: WorkspacePath) -> None:
-    """Print the number and digest of the last event. Note it elsewhere: it stands for the whole history up to now."""
+def head(workspace: WorkspacePath, log_to: LogFolder = None) -> None:
+    """Print numbers and digests of the last event and action. Note them elsewhere: they stand for all up to now."""
     from conpet.commands.audit import head as head_of
     from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
 
-    line(str(head_of(Store.open(workspace))))
+    store = Store.open(workspace)
+    line(str(head_of(store, PredictionLog(store.path, log_to))))
 
 
 @app.command()
@@ -143,6 +145,7 @@ def trace(
     """
     from conpet.commands.audit import trace as trace_of
     from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
 
     if sum(given is not None for given in (task, request, text)) != 1:
         raise typer.BadParameter("give a task, or --request ID, or --text TEXT", param_hint="TASK")
@@ -152,7 +155,7 @@ def trace(
     if task is None:
         _trace_answers(store, request, text, log_to, as_json)
         return
-    found = trace_of(store, task, version)
+    found = trace_of(store, task, version, PredictionLog(store.path, log_to))
     if as_json:
         print_json(found)
     else:
@@ -265,6 +268,40 @@ def predictions(
 
 
 @app.command()
+def actions(
+    workspace: WorkspacePath,
+    search: Annotated[
+        str, typer.Option(metavar="WORDS", help="Only with these words: a person, a key, a task.", show_default=False)
+    ] = "",
+    before: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only those with lower numbers.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Most actions to list.")] = _ANSWERS,
+    log_to: LogFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what people did beside the changes of the history, the newest first.
+
+    Keys made, revoked and refused, sign-ins, changes requested, cancelled and discarded, watching begun anew, review.
+    """
+    from conpet.commands.audit import trail
+    from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
+
+    store = Store.open(workspace)
+    found = trail(store, PredictionLog(store.path, log_to)).entries(before=before, limit=limit + 1, search=search)
+    if as_json:
+        print_json([action.to_json() for action in found[:limit]])
+        return
+    if not found:
+        line("no action is like that" if search or before else "nothing was done so far")
+        return
+    _print_actions(found[:limit])
+    if len(found) > limit:
+        line(f"there are older ones: --before {found[limit - 1].id}, or a higher --limit", style="dim")
+
+
+@app.command()
 def prune(
     workspace: WorkspacePath,
     older_than: Annotated[
@@ -295,16 +332,19 @@ def prune(
 def export(
     workspace: WorkspacePath,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="JSON Lines file.", show_default=False)],
+    log_to: LogFolder = None,
 ) -> None:
-    """Write the history into a file, one event per line. `conpet audit verify` checks it without the workspace."""
+    """Write the history and the other actions into a file, one a line; `conpet audit verify` checks it by itself."""
     from conpet.commands.audit import export as entries
     from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
 
     require_writable_file(out)
-    lines = list(entries(Store.open(workspace)))
+    store = Store.open(workspace)
+    lines = list(entries(store, PredictionLog(store.path, log_to)))
     with written_aside(out) as stream:
         stream.writelines(f"{entry}\n" for entry in lines)
-    line(f"{plural(len(lines), 'event')} written to {out}", messages())
+    line(f"{_entries(len(lines))} written to {out}", messages())
 
 
 @app.command()
@@ -400,6 +440,21 @@ def _print_entries(found: Sequence[LogEntry]) -> None:
     print_table(table)
 
 
+def _print_actions(found: Sequence[Action]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("number", "time (UTC)", "by", "what", "about"):
+        table.add_column(column, overflow="fold")
+    for one in found:
+        parts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in one.detail.items()}
+        about = ", ".join(f"{name} {value}" for name, value in parts.items() if value != "")
+        time = one.time.isoformat()[:19].replace("T", " ")
+        table.add_row(str(one.id), time, Text(one.actor), one.verb, Text(about))
+    print_table(table)
+
+
 def _entries(number: int) -> str:
     return f"{number:,} entr{'y' if number == 1 else 'ies'}"
 
@@ -438,3 +493,5 @@ def _print_trace(found: dict[str, Any]) -> None:
         row = (event["time"][:19], Text(event["actor"]), event["verb"], version)
         table.add_row(str(event["generation"]), *row)
     output().print(table)
+    for action in found["actions"]:
+        line(f"action {action['id']}, {action['time'][:19]} UTC, by {action['actor']}: {action['verb']}")

@@ -88,13 +88,14 @@ def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -
         may_consolidate: Whether to advise a consolidation if one is due and there are validation examples to judge it
             by.
     """
+    from conpet.commands.consolidate import due as consolidation_due
     from conpet.data import Kind
 
     texts = any(task.active.description["kind"] == Kind.TEXT for task in workspace.tasks)
     asked = '"some text"' if texts else "-i FILE"
     commands = [f"conpet predict {path} {asked}", f"conpet report {path}"]
-    due = workspace.consolidation_due() if may_consolidate else None
-    if due and any(task.active.description["counts"]["validation"] for task in workspace.tasks):
+    due = consolidation_due(workspace.store, workspace.store.snapshot()) if may_consolidate else None
+    if due is not None and due.judged:
         line(f"a consolidation is due: {due}")
         commands.append(f"conpet consolidate {path}")
     line(f"next: {'   or: '.join(commands)}", style="dim")

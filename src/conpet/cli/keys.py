@@ -9,7 +9,7 @@ import typer
 
 from conpet.cli.console import line, messages, output, print_json
 from conpet.cli.help import App
-from conpet.cli.options import AsJson, KeysFile, WorkspacePath
+from conpet.cli.options import AsJson, KeysFile, LogFolder, WorkspacePath
 from conpet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def create(
     ],
     name: Annotated[str, typer.Option(help="A name by which you will recognise the key.", show_default=False)] = "",
     keys_file: KeysFile = None,
+    log_to: LogFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown once; only a hash of it is stored.
@@ -41,7 +42,7 @@ def create(
 
     if role not in list(Role):
         raise typer.BadParameter(f"{role!r} is not a role; available: {', '.join(Role)}", param_hint="--role")
-    key, record = _store(workspace, keys_file).create(Role(role), name)
+    key, record = _store(workspace, keys_file, log_to).create(Role(role), name)
     if as_json:
         print_json({"key": key, **_row(record)})
         return
@@ -66,19 +67,21 @@ def revoke(
     workspace: WorkspacePath,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, see `conpet keys list`.")],
     keys_file: KeysFile = None,
+    log_to: LogFolder = None,
 ) -> None:
     """Revoke a key; running servers refuse it from now on."""
-    record = _store(workspace, keys_file).revoke(key_id)
+    record = _store(workspace, keys_file, log_to).revoke(key_id)
     line(f"key {record.id} is revoked")
 
 
-def _store(workspace: Path, keys_file: Path | None) -> KeyStore:
+def _store(workspace: Path, keys_file: Path | None, log_to: Path | None = None) -> KeyStore:
     from conpet.serve.keys import KEYS, KeyStore
-    from conpet.store import Store
+    from conpet.store import ActionLog, Store
 
     if keys_file is not None and keys_file.is_dir():
         raise ConfigError(f"{keys_file} is a folder; name a file")
-    return KeyStore(keys_file or Store.open(workspace).path / KEYS)
+    folder = Store.open(workspace).path
+    return KeyStore(keys_file or folder / KEYS, ActionLog(folder, log_to))
 
 
 def _row(record: KeyRecord) -> dict[str, Any]:

@@ -105,9 +105,10 @@ def draw(
     """
     from conpet.config.duration import moment_of
 
-    options = {"random": random, "uncertain": uncertain, "declined": declined}
     start = None if since is None else moment_of(since, "--since")
-    found = _review(workspace, log_to).draw(**options, below=below, double=double, since=start, seed=seed)
+    found = _review(workspace, log_to).draw(
+        random=random, uncertain=uncertain, declined=declined, below=below, double=double, since=start, seed=seed
+    )
     if as_json:
         print_json(found.to_json())
         return

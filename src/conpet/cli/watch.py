@@ -104,6 +104,7 @@ def watch(
     first are the reference; the others are compared with it by tests that may be looked at any number of times. Labels
     are not needed. Where right labels are known (--feedback), the accuracy is compared with that of held-out examples.
     """
+    from conpet.commands.audit import trail
     from conpet.commands.watch import keep_feedback, restart_watch, watch_log, with_feedback
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
@@ -119,7 +120,7 @@ def watch(
     store = Store.open(workspace)
     log = PredictionLog(store.path, log_to)
     if restart:
-        restart_watch(log)
+        restart_watch(log, trail(store, log), store.actor)
     found = None
     if feedback is not None:
         labels = {label for task in store.snapshot().tasks for label in task.active.labels}

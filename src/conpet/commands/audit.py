@@ -1,30 +1,38 @@
-"""Check, trace and export the history of a workspace; imports no torch."""
+"""Check, trace and export the history of a workspace and the trail of actions; imports no torch."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conpet.errors import ConfigError, DataError, UnknownNameError
-from conpet.store import EventSummary, Store
+from conpet.store import ActionLog, EventSummary, Store
+from conpet.store.actions import CHAIN, breaks_of
 from conpet.store.chain import Break, breaks, to_json
 from conpet.store.prediction_log import PredictionLog
+
+_HEAD = re.compile(r"(\d+):([0-9a-f]{64})(?:\+(\d+):([0-9a-f]{64}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last event of a history, and its digest, which stands for the whole history up to it.
+    """The last event of a history and the last action, whose digests stand for everything up to them.
 
     Attributes:
         generation: Id of the event.
         digest: Its digest, 64 hexadecimal digits.
+        action: Number of the action; 0 if there is none.
+        action_digest: Its digest, or "".
     """
 
     generation: int
     digest: str
+    action: int = 0
+    action_digest: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Head:
@@ -33,19 +41,27 @@ class Head:
         Raises:
             ConfigError: It is something else.
         """
-        generation, _, digest = text.strip().partition(":")
-        if not generation.isdecimal() or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        found = _HEAD.fullmatch(text.strip())
+        if found is None:
             raise ConfigError(f"{text!r:.80} is not GENERATION:DIGEST as `conpet audit head` prints it")
-        return cls(int(generation), digest)
+        generation, digest, action, action_digest = found.groups()
+        return cls(int(generation), digest, int(action or 0), action_digest or "")
 
     def __str__(self) -> str:
-        return f"{self.generation}:{self.digest}"
+        actions = f"+{self.action}:{self.action_digest}" if self.action else ""
+        return f"{self.generation}:{self.digest}{actions}"
 
 
-def head(store: Store) -> Head:
-    """Return the head of a workspace's history."""
-    event = store.events()[-1]
-    return Head(event.id, event.digest)
+def head(store: Store, log: PredictionLog | None = None) -> Head:
+    """Return the head of a workspace's history and of the trail of its actions; `log` as in `verify_workspace`."""
+    event = store.history(limit=1)[0]
+    last = next(iter(trail(store, log).entries(limit=1)), None)
+    return Head(event.id, event.digest) if last is None else Head(event.id, event.digest, last.id, last.digest)
+
+
+def trail(store: Store, log: PredictionLog | None = None) -> ActionLog:
+    """Return the trail of the actions on a workspace; `log` as in `verify_workspace`."""
+    return store.actions if log is None else ActionLog(store.path, log.folder)
 
 
 def verify_workspace(store: Store, heads: Sequence[Head] = (), log: PredictionLog | None = None) -> list[Break]:
@@ -57,10 +73,17 @@ def verify_workspace(store: Store, heads: Sequence[Head] = (), log: PredictionLo
             or cut at its end, cannot be told from the true one.
         log: The record of predictions, if it lies outside the workspace's folder.
     """
-    events = [to_json(event) for event in store.events()]
+    log = log or PredictionLog(store.path)
+    events, actions = [to_json(event) for event in store.events()], _actions(trail(store, log))
     damaged = [Break(None, str(problem)) for problem in store.verify()]
-    predictions = [Break(None, reason) for reason in (log or PredictionLog(store.path)).breaks()]
-    return [*store.history_breaks(), *_against(events, heads), *damaged, *predictions]
+    predictions = [Break(None, reason) for reason in log.breaks()]
+    return [
+        *store.history_breaks(),
+        *breaks_of(actions),
+        *_against(events, actions, heads),
+        *damaged,
+        *predictions,
+    ]
 
 
 def verify_export(path: Path, heads: Sequence[Head] = ()) -> list[Break]:
@@ -69,23 +92,30 @@ def verify_export(path: Path, heads: Sequence[Head] = ()) -> list[Break]:
     Raises:
         DataError: The file is something else.
     """
-    events = _exported(path)
-    return [*breaks(events), *_against(events, heads)]
+    events, actions = _exported(path)
+    return [*breaks(events), *breaks_of(actions), *_against(events, actions, heads)]
 
 
-def export(store: Store) -> Iterator[str]:
-    """Yield the history, one JSON object per event, oldest first."""
+def export(store: Store, log: PredictionLog | None = None) -> Iterator[str]:
+    """Yield the history, one JSON object per event, oldest first, then the actions; `log` as in `verify_workspace`."""
     for event in store.events():
         yield json.dumps(to_json(event), ensure_ascii=False)
+    for action in _actions(trail(store, log)):
+        yield json.dumps(action, ensure_ascii=False)
 
 
-def trace(store: Store, task: str, version: int | None = None) -> dict[str, Any]:
+def _actions(found: ActionLog) -> list[dict[str, Any]]:
+    return [action.to_json() for action in reversed(found.entries())]
+
+
+def trace(store: Store, task: str, version: int | None = None, log: PredictionLog | None = None) -> dict[str, Any]:
     """Return what is recorded of a version of a task: who made it, when, from which data, and what happened to it.
 
     Args:
         store: The workspace's store.
         task: Name of the task; it may have been removed.
         version: Number of the version; by default the active one, or the last one of a removed task.
+        log: As in `verify_workspace`.
 
     Returns:
         A JSON-ready dictionary.
@@ -119,6 +149,7 @@ def trace(store: Store, task: str, version: int | None = None) -> dict[str, Any]
         "examples": {} if stored is None else dict(stored.description.get("counts", {})),
         "objects": [{"slot": slot, "folder": folder, "sha256": hashes[folder]} for folder, slot in files.items()],
         "events": [_entry(event) for event in events if task in (event.task, *event.detail.get("tasks", ()))],
+        "actions": [action.to_json() for action in reversed(trail(store, log).entries(task=task))],
     }
 
 
@@ -135,16 +166,24 @@ def _entry(event: EventSummary) -> dict[str, Any]:
     }
 
 
-def _against(events: Sequence[dict[str, Any]], heads: Sequence[Head]) -> Iterator[Break]:
+def _against(
+    events: Sequence[dict[str, Any]], actions: Sequence[dict[str, Any]], heads: Sequence[Head]
+) -> Iterator[Break]:
     digests = {event["id"]: event["digest"] for event in events}
+    acted = {action["id"]: action["digest"] for action in actions}
     for noted in heads:
         if noted.generation not in digests:
             yield Break(noted.generation, "was noted, but is not in the history")
         elif digests[noted.generation] != noted.digest:
             yield Break(noted.generation, "has another digest than was noted: the history up to it was written anew")
+        if noted.action and noted.action not in acted:
+            yield Break(None, f"action {noted.action}: was noted, but is not in the trail")
+        elif noted.action and acted[noted.action] != noted.action_digest:
+            yield Break(None, f"action {noted.action}: has another digest than was noted: the trail was written anew")
 
 
-def _exported(path: Path) -> list[dict[str, Any]]:
+def _exported(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the events and the actions of an exported history."""
     wrong = f"{path} is not a history that `conpet audit export` wrote"
     try:
         events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -155,4 +194,5 @@ def _exported(path: Path) -> list[dict[str, Any]]:
     for number, event in enumerate(events, start=1):
         if not isinstance(event, dict) or not isinstance(event.get("id"), int) or "digest" not in event:
             raise DataError(f"{wrong}: line {number} has no event")
-    return events
+    actions = [event for event in events if event.get("chain") == CHAIN]
+    return [event for event in events if event.get("chain") != CHAIN], actions

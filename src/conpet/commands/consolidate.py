@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -151,7 +151,38 @@ def learned_over_tuned(
     return Consolidated(method, module, rebuilt, train, steps + rebuilt.steps)
 
 
-def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Why a consolidation is due, and what the last one brought.
+
+    Attributes:
+        examples: Number of training examples now.
+        tasks: Number of tasks now.
+        before: Number of training examples at the last consolidation; None if there was none.
+        seconds: What the last one took; None without one, or if it was made again to forget examples.
+        accuracy: Accuracy on validation examples before and after the last one, 0 to 1; None as `seconds`.
+        judged: Whether there are validation examples to judge a new one by.
+    """
+
+    examples: int
+    tasks: int
+    before: int | None = None
+    seconds: float | None = None
+    accuracy: tuple[float, float] | None = None
+    judged: bool = True
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"{self.examples:,} training examples in {self.tasks:,} tasks, and no consolidation so far"
+        reason = f"{self.examples:,} training examples, {self.before:,} at the last consolidation"
+        if self.seconds is None or self.accuracy is None:
+            return reason
+        was, became = self.accuracy
+        gain = f"moved accuracy on validation examples from {was:.1%} to {became:.1%}"
+        return f"{reason}, which took {self.seconds:,.0f} s and {gain}"
+
+
+def due(store: Store, snapshot: Snapshot, since: int = 0) -> Due | None:
     """Return why a consolidation is due, or None.
 
     It is due when the number of training examples has doubled since the last one, kept or not, or when there are two
@@ -169,16 +200,16 @@ def due(store: Store, snapshot: Snapshot, since: int = 0) -> str | None:
     labelled = any(task.active.labels for task in snapshot.tasks)
     if not labelled or consolidation_blocker(Settings.parse(snapshot.header.settings)):
         return None
+    judged = any(task.active.description["counts"][Subset.VALIDATION] for task in snapshot.tasks)
+    found = Due(examples, len(snapshot.tasks), judged=judged)
     if last is None:
-        return f"{examples:,} training examples in {len(snapshot.tasks):,} tasks, and no consolidation so far"
-    reason = f"{examples:,} training examples, {last.examples:,} at the last consolidation"
-    done = next((event for event in reversed(store.events()) if event.detail.get("module") == last.digest), None)
+        return found
+    found = replace(found, before=last.examples)
+    done = next((one for one in store.history(search=last.digest) if one.detail.get("module") == last.digest), None)
     if done is None:  # it was made again to forget examples
-        return reason
-    seconds = sum(cost.seconds for cost in done.costs)
+        return found
     (right, total), (now_right, _) = (done.detail[name] for name in ("before", "after"))
-    gain = f"moved accuracy on validation examples from {right / total:.1%} to {now_right / total:.1%}"
-    return f"{reason}, which took {seconds:,.0f} s and {gain}"
+    return replace(found, seconds=done.seconds, accuracy=(right / total, now_right / total))
 
 
 def learned_examples(snapshot: Snapshot) -> int:

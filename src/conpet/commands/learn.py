@@ -114,7 +114,8 @@ def learn_checked(
         notes = tuple(version.description["notes"])
         measured: Evaluation | None = evaluation if task is tasks[-1] else None
         reports.append(tx.report(version, event=event, evaluation=measured, cost=cost, notes=notes))
-    reports[-1] = replace(reports[-1], consolidation_due=due(tx.store, tx.snapshot))
+    why = due(tx.store, tx.snapshot)
+    reports[-1] = replace(reports[-1], consolidation_due=None if why is None else str(why))
     return reports
 
 

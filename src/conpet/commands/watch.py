@@ -16,7 +16,7 @@ from conpet.errors import ConfigError, DataError, ReadOnlyError
 from conpet.evaluation.history import LOG, TUNE
 from conpet.refusal.calibration import Calibration
 from conpet.state.slots import REFUSAL
-from conpet.store import Snapshot, Store
+from conpet.store import ActionLog, Snapshot, Store
 from conpet.store.prediction_log import Judged, PredictionLog, Watched
 from conpet.types import LogEntry, Prediction
 from conpet.watching.feedback import accuracy_of
@@ -134,8 +134,13 @@ def watch_log(store: Store, log: PredictionLog, options: WatchOptions) -> WatchR
     return LogWatch(store, log, options).look()
 
 
-def restart_watch(log: PredictionLog) -> None:
+def restart_watch(log: PredictionLog, actions: ActionLog, by: str) -> None:
     """Let watching begin anew: the inputs from now on are the reference.
+
+    Args:
+        log: The record of predictions.
+        actions: The trail of actions.
+        by: Who wants it.
 
     Raises:
         DataError: No predictions are recorded.
@@ -143,6 +148,7 @@ def restart_watch(log: PredictionLog) -> None:
     if not log.exists:
         raise DataError(NOT_RECORDED)
     log.restart_watch()
+    actions.append(by, "watching-restarted")
 
 
 def watch_inputs(

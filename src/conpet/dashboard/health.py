@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from conpet.commands.accuracy_history import Point
+from conpet.commands.consolidate import due
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit
 from conpet.jobs.records import Job, JobState
@@ -42,11 +43,13 @@ class Health:
         tone: The worst of its reasons.
         sentence: The answer.
         reasons: Why, the worst first.
+        advice: What could be done, although nothing is wrong.
     """
 
     tone: Tone
     sentence: str
     reasons: Sequence[Reason]
+    advice: Sequence[Reason] = ()
 
 
 def health_of(
@@ -68,15 +71,58 @@ def health_of(
         *_of_job(visit, last),
     ]
     reasons = sorted(found, key=lambda reason: reason.tone != "bad")
+    tone, sentence = _said(visit, reasons, complete=complete)
+    return Health(tone, sentence, reasons, _advice(visit))
+
+
+def consolidation_due(visit: Visit) -> str:
+    """Return why a consolidation is due, in the language of the page; "" if it is not, or may not be started."""
+    if not visit.allows(Role.OPERATE):
+        return ""
+    found = due(visit.context.opened().store, visit.context.serving.live.snapshot)
+    if found is None or not found.judged:
+        return ""
+    formats, examples = visit.formats, visit.formats.number(found.examples)
+    if found.before is None:
+        return visit.gettext(
+            "A consolidation is due: there are %(examples)s training examples in %(tasks)s tasks, and none was done so "
+            "far.",
+            examples=examples,
+            tasks=formats.number(found.tasks),
+        )
+    if found.seconds is None or found.accuracy is None:
+        return visit.gettext(
+            "A consolidation is due: there are %(examples)s training examples, and there were %(before)s at the last "
+            "one.",
+            examples=examples,
+            before=formats.number(found.before),
+        )
+    return visit.gettext(
+        "A consolidation is due: there are %(examples)s training examples, and there were %(before)s at the last one. "
+        "That one took %(time)s and moved accuracy on validation examples from %(was)s to %(became)s.",
+        examples=examples,
+        before=formats.number(found.before),
+        time=formats.duration(found.seconds),
+        was=formats.percent(found.accuracy[0]),
+        became=formats.percent(found.accuracy[1]),
+    )
+
+
+def _said(visit: Visit, reasons: Sequence[Reason], *, complete: bool) -> tuple[Tone, str]:
     if not visit.context.serving.live.state.tasks:
-        return Health("warn", visit.gettext("Nothing has been learned yet."), reasons)
+        return "warn", visit.gettext("Nothing has been learned yet.")
     if not reasons and not complete:
-        return Health("good", visit.gettext("Nothing wrong is known so far."), reasons)
+        return "good", visit.gettext("Nothing wrong is known so far.")
     if not reasons:
-        return Health("good", visit.gettext("All is well."), reasons)
+        return "good", visit.gettext("All is well.")
     if reasons[0].tone == "bad":
-        return Health("bad", visit.gettext("Something is wrong and needs attention."), reasons)
-    return Health("warn", visit.gettext("It works, but something needs a look."), reasons)
+        return "bad", visit.gettext("Something is wrong and needs attention.")
+    return "warn", visit.gettext("It works, but something needs a look.")
+
+
+def _advice(visit: Visit) -> list[Reason]:
+    reason = consolidation_due(visit)
+    return [Reason("good", reason, link("tasks/consolidate"), visit.gettext("Consolidate…"))] if reason else []
 
 
 def _of_serving(visit: Visit) -> Iterator[Reason]:

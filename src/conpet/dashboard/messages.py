@@ -37,6 +37,11 @@ class Language:
         self.locale = Locale.parse(code)
         self.translations = _translations(code)
 
+    @property
+    def is_source(self) -> bool:
+        """Whether it is the language of the messages in the code."""
+        return self.code == next(iter(LANGUAGES))
+
     def gettext(self, message: str, **values: Any) -> str:
         """Return a message in this language, with values put in as in `"%(name)s" % values`."""
         return self.translations.gettext(message) % values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from conpet.dashboard.messages import marked
 from conpet.jobs.records import KEY, USER, JobKind, JobState
+from conpet.review.records import VerdictKind
 from conpet.serve.keys import KeyStore
 from conpet.types import Decision
 
@@ -64,6 +65,24 @@ VERBS = {
     "forget": marked("Data forgotten"),
 }
 """Changes in the history; others are shown as they are."""
+ACTIONS = {
+    "key-made": marked("Key made"),
+    "key-revoked": marked("Key revoked"),
+    "key-refused": marked("Wrong key refused"),
+    "signed-in": marked("Signed in"),
+    "job-requested": marked("Change requested"),
+    "job-cancelled": marked("Change cancelled"),
+    "candidate-discarded": marked("Refused change deleted"),
+    "generation-dropped": marked("Kept state deleted"),
+    "watching-restarted": marked("Watching begun anew"),
+    "answer-reported": marked("Answer reported as wrong"),
+    "review-drawn": marked("Answers drawn for review"),
+    "review-answered": marked("Item reviewed"),
+    "review-undone": marked("Verdict taken back"),
+    "review-imported": marked("File imported into review"),
+    "review-exported": marked("Review exported"),
+}
+"""What people did beside the changes; others are shown as they are."""
 
 DECISIONS: dict[Decision, str] = {
     "answer": marked("answered"),
@@ -71,6 +90,15 @@ DECISIONS: dict[Decision, str] = {
     "decline": marked("declined"),
 }
 """Decisions."""
+
+VERDICTS: dict[VerdictKind, str] = {
+    VerdictKind.CONFIRM: marked("confirmed"),
+    VerdictKind.CORRECT: marked("corrected"),
+    VerdictKind.NEW: marked("new label"),
+    VerdictKind.NONE: marked("nothing fits"),
+    VerdictKind.SKIP: marked("skipped"),
+}
+"""What reviewers have said."""
 
 
 def actor_name(keys: KeyStore, actor: str) -> str:

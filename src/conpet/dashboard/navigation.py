@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+from fastapi.types import DecoratedCallable
 
 from conpet.serve.keys import Role
 
@@ -34,6 +37,14 @@ class Entry:
         return path == self.path or path.startswith(f"{self.path}/")
 
 
-def page_router() -> APIRouter:
+class PageRouter(APIRouter):
+    """A router whose pages also answer HEAD: as GET, without the body, which the server leaves out."""
+
+    def get(self, path: str, **options: Any) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        """Return a decorator for a page."""
+        return self.api_route(path, methods=["GET", "HEAD"], **options)
+
+
+def page_router(prefix: str = ROOT) -> PageRouter:
     """Return the router of a page: its paths begin below `ROOT`, and are no part of the description of the API."""
-    return APIRouter(prefix=ROOT, include_in_schema=False, default_response_class=HTMLResponse)
+    return PageRouter(prefix=prefix, include_in_schema=False, default_response_class=HTMLResponse)

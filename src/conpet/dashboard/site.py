@@ -128,7 +128,7 @@ def _named(modules: Sequence[ModuleType], name: str) -> list[Any]:
 def _entrance() -> APIRouter:
     """Return the routes that lead to the first page, and to the files of all pages."""
     router = page_router()
-    first = APIRouter(include_in_schema=False)
+    first = page_router("")
 
     @first.get("/")
     async def to_pages(request: Request) -> Response:

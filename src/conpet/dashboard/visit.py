@@ -11,12 +11,14 @@ from urllib.parse import quote, unquote
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from conpet.dashboard.formats import Formats
 from conpet.dashboard.forms import MULTIPART, Form, read_form, read_upload
 from conpet.dashboard.messages import LANGUAGES, Language, chosen, marked
 from conpet.dashboard.navigation import ROOT, Entry
+from conpet.dashboard.phrases import said
 from conpet.dashboard.session import (
     TOKEN,
     TOKEN_HEADER,
@@ -162,6 +164,7 @@ class Visit:
         button: str,
         back: str,
         danger: bool = False,
+        reason: str = "",
     ) -> Response:
         """Return a page that says what an action will do, and has the button that does it.
 
@@ -173,6 +176,7 @@ class Visit:
             button: The text of its button.
             back: The address of the page to go back to.
             danger: Whether it cannot be undone.
+            reason: Why it should be done, if there is a reason.
         """
         return self.render(
             "confirm.html",
@@ -183,6 +187,7 @@ class Visit:
             button=button,
             back=back,
             danger=danger,
+            reason=reason,
         )
 
     def redirect(self, path: str, flash: str = "") -> Response:
@@ -206,7 +211,7 @@ class Visit:
     def here(self) -> str:
         """The address of this page, to come back to."""
         url = self.request.url
-        if self.request.method != "GET":
+        if self.request.method not in ("GET", "HEAD"):
             return f"{ROOT}/"
         return url.path + (f"?{url.query}" if url.query else "")
 
@@ -214,6 +219,16 @@ class Visit:
     def headers_json(self) -> str:
         """The headers that htmx sends with its requests."""
         return json.dumps({TOKEN_HEADER: self.session.token})
+
+    def said(self, message: str) -> Markup:
+        """Return a message of the library as the page shows it: in its language, or marked as English."""
+        found = said(self.language, message)
+        return Markup('<span lang="en">{}</span>').format(message) if found is None else escape(found)
+
+    def sentence(self, message: str) -> Markup:
+        """Return what `said` does, as a sentence of its own."""
+        shown = self.said(message)
+        return Markup("{}{}.").format(shown[:1].upper(), shown[1:]) if self.language.is_source else shown
 
     def _flash(self) -> str:
         """Return the message that the page before has left, or ""."""

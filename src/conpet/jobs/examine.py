@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, judged: bool) -> dict[str, Any]:
-    """Examine a file; write the report and the rows beside it.
+    """Examine a file; write the report and the rows beside it, and return how its labels can be learned (`mode`).
 
     Args:
         folder: The folder with the file.
@@ -48,8 +48,8 @@ def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, j
     Raises:
         DataError: The file cannot be read.
     """
-    mode = Mode.EXTEND if options.name is None else Mode.NEW
-    known = Known(snapshot.owners, stored_rows(snapshot), mode=mode)
+    into = options.name if options.name in snapshot.owners.values() else None  # where new labels go, beside known ones
+    known = Known(snapshot.owners, stored_rows(snapshot), mode=None, into=into)
     data, _ = load_data([folder / options.file], name=options.name, known=known)
     number = sum(1 for task in data.tasks for _ in task.rows)
     reading: Reading | None = None
@@ -63,7 +63,7 @@ def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, j
     report = done.report(None, reading.backbone if reading else None)
     (folder / REPORT).write_text(_named(report.model_dump_json(), folder, options), encoding="utf-8")
     (folder / ROWS).write_text(json.dumps(list(_rows(data, done)), ensure_ascii=False), encoding="utf-8")
-    return {}
+    return {"mode": str(next((task.mode for task in data.tasks), Mode.NEW))}
 
 
 def _named(document: str, folder: Path, options: ExamineOptions) -> str:

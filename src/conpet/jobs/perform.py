@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
+from conpet.data import MixedExamples
 from conpet.errors import WorkspaceBusyError, plural
 from conpet.evaluation.history import JOB
 from conpet.jobs.data import read_examples, read_tasks, read_wanted
@@ -81,7 +82,7 @@ class Performer:
             case JobKind.LEARN:
                 result = self._learn(options)
             case JobKind.EXTEND:
-                result = self._extend()
+                result = self._extend(options)
             case JobKind.REMOVE:
                 result = self._remove(options["task"])
             case JobKind.ACTIVATE | JobKind.RESTORE:
@@ -126,9 +127,14 @@ class Performer:
         whole = evaluation.whole_accuracy if evaluation else None
         return {"tasks": [{"task": task, "version": None}], "whole_accuracy": whole}
 
-    def _extend(self) -> dict[str, Any]:
-        extend = partial(self._workspace.extend, needed_since=self._needed_since)
-        reports = self._change(1, 1, None, extend, read_examples(self._data))
+    def _extend(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Learn more examples of known labels; with `name`, also new ones."""
+        examples = read_examples(self._data)
+        extend = partial(self._workspace.extend, examples)
+        if "name" in options:
+            mixed = MixedExamples(options["name"], examples)
+            extend = partial(self._workspace.learn_mixed, mixed, into=options["into"])
+        reports = self._change(1, 1, None, partial(extend, needed_since=self._needed_since))
         for report in reports:
             self._log(str(report))
         return {"tasks": [report.to_json() for report in reports]}

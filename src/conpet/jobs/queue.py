@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,11 @@ from sqlalchemy.exc import IntegrityError
 from conpet.artifact import sync
 from conpet.errors import CorruptionError, IdempotencyError, ReadOnlyError, TooManyJobsError, UnknownNameError
 from conpet.jobs.data import DATA
-from conpet.jobs.records import ENDED, Job, JobEvent, JobEventKind, JobKind, JobProgress, JobRequest, JobState
+from conpet.jobs.records import ENDED, Job, JobEvent, JobEventKind, JobKind, JobProgress, JobRequest, JobState, actor_of
 from conpet.jobs.schema import JOBS_VERSION, JobEventRow, JobRow, JobsBase
 from conpet.store.access import missing_right
+from conpet.store.actions import ActionLog
+from conpet.store.chain import actor
 from conpet.store.database import Database
 
 FOLDER = "jobs"
@@ -48,6 +50,7 @@ class JobQueue:
         self.folder = workspace / FOLDER
         self._database = Database(self.folder / "jobs.sqlite", JobsBase.metadata, JOBS_VERSION)
         self._waiting = waiting
+        self._actions = ActionLog(workspace)
         self._checked = False
 
     # Requests
@@ -142,6 +145,7 @@ class JobQueue:
                 if former is None:
                     number = connection.execute(insert(JobRow).values(values).returning(JobRow.number)).scalar_one()
                     _add_event(connection, number, JobEventKind.STATE, {"state": str(JobState.QUEUED)})
+                    self._record("job-requested", actor_of(caller), new_id, request.kind, request.tasks)
         except IntegrityError as error:  # the id is random, so this cannot happen
             raise CorruptionError(f"{self._database.file}: a job cannot be added ({error.orig})") from error
         if former is None:
@@ -160,8 +164,12 @@ class JobQueue:
             former = self._find(connection, caller, key)
         return None if former is None else _same(former, digest)
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, by: str | None = None) -> Job:
         """Cancel a job and return it: a waiting one at once, a running one soon; an ended one does not change.
+
+        Args:
+            job_id: The job.
+            by: Who cancels it; by default the actor of this process.
 
         Raises:
             UnknownNameError: There is no such job.
@@ -171,9 +179,14 @@ class JobQueue:
                 _end(connection, row.number, JobState.CANCELLED)
             elif row.state == JobState.RUNNING:
                 _set_state(connection, row.number, JobState.CANCELLING)
+            if row.state in (JobState.QUEUED, JobState.RUNNING):
+                self._record("job-cancelled", by, job_id, row.kind, row.tasks)
         if row.state == JobState.QUEUED:
             self._clear(job_id)
         return self.get(job_id)
+
+    def _record(self, verb: str, by: str | None, job_id: str, kind: str, tasks: Sequence[str]) -> None:
+        self._actions.append(by or actor(), verb, job=job_id, kind=str(kind), tasks=list(tasks))
 
     # Reading
 

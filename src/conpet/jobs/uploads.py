@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conpet.data.quality.rows import Mode
 from conpet.errors import ConfigError, DataError, Problem
 from conpet.jobs.records import FILE_FORMATS
 
@@ -71,7 +72,7 @@ class ExamineOptions:
         file: Its name in the folder; the ending says the format.
         shown: What it is called in messages.
         workspace: Folder of the workspace.
-        name: Name of the task; None for more examples of known labels.
+        name: Name of the task that new labels become.
         backbone: Present location of the backbone, if it was moved.
         limit: Most bytes of the file when decompressed.
     """
@@ -79,7 +80,7 @@ class ExamineOptions:
     file: str
     shown: str
     workspace: str
-    name: str | None = None
+    name: str
     backbone: str | None = None
     limit: int = 64 << 20
 
@@ -115,7 +116,7 @@ def check_upload(folder: Path, options: UploadOptions) -> CheckedUpload:
     return CheckedUpload(tuple(answer["tasks"]), tuple(answer["labels"]))
 
 
-def examine_upload(folder: Path, options: ExamineOptions) -> None:
+def examine_upload(folder: Path, options: ExamineOptions) -> Mode:
     """Look for what makes learning wrong in a file in a job's folder, against a workspace; the file stays.
 
     What is found is written beside the file, as the report `REPORT`, and the rows, as `ROWS`. It is read in another
@@ -125,11 +126,14 @@ def examine_upload(folder: Path, options: ExamineOptions) -> None:
         folder: The job's folder.
         options: What to look at, and how.
 
+    Returns:
+        How its labels can be learned: `NEW` as a task, `EXTEND` if all belong to other tasks, `MIXED` if some do.
+
     Raises:
         DataError: The file cannot be read.
         ConfigError: An option is wrong, or a package is missing that reads its format.
     """
-    _asked("conpet.jobs.examine", {"folder": str(folder), **asdict(options)})
+    return Mode(_asked("conpet.jobs.examine", {"folder": str(folder), **asdict(options)})["mode"])
 
 
 def _asked(module: str, request: Mapping[str, Any]) -> Any:

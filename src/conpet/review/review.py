@@ -28,7 +28,7 @@ from conpet.review.queue import (
     ReviewQueue,
 )
 from conpet.review.records import DRAWN, Drawn, Imported, ItemKind, ItemState, ReviewItem, ReviewStatus, VerdictKind
-from conpet.store import CostKind, CostSource, LedgerEntry, Store
+from conpet.store import ActionLog, CostKind, CostSource, LedgerEntry, Store
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import LogEntry
 
@@ -68,6 +68,7 @@ class Review:
         self._log = log
         self._recorded = recorded
         self.queue = ReviewQueue(log)
+        self._actions = ActionLog(store.path, log.folder)
 
     # What is reviewed
 
@@ -81,6 +82,7 @@ class Review:
         double: float = 0.0,
         since: datetime | None = None,
         seed: int | None = None,
+        by: str | None = None,
     ) -> Drawn:
         """Draw from the predictions that were recorded since the last draw.
 
@@ -95,6 +97,7 @@ class Review:
             double: Share of the new items that two reviewers look at, for their agreement, 0 to 1.
             since: Only from predictions of this moment or later; earlier ones are not drawn by later draws either.
             seed: Seed of the draw; None for a draw that nobody can foresee.
+            by: Who draws; by default the actor of the workspace's history.
 
         Raises:
             ConfigError: A value is out of range, or the workspace stores no texts.
@@ -126,6 +129,7 @@ class Review:
             if (made := self.queue.add_batch(batch, double)) is not None:
                 break
         drawn = {str(kind): sum(one.kind is kind for one in draws) for kind in wanted}
+        self._record("review-drawn", by, draw=made[0], answers=population, items=made[1])
         return Drawn(made[0], population, picked.sizes, drawn, made[1], picked.unreadable, picked.unlabelled)
 
     def report(
@@ -165,7 +169,9 @@ class Review:
             raise DataError("the answer is recorded without its input; give the input as well")
         suggested = None if label is None else _label(label)
         new = NewItem(example, ItemKind.REPORTED, REPORTED, entry, suggested, note.strip())
-        return self.queue.report(new, reporter)
+        found, waits = self.queue.report(new, reporter)
+        self._record("answer-reported", reporter or None, item=found.id)
+        return found, waits
 
     def add(self, inputs: Iterable[Input], *, reviewer: str | None = None, double: float = 0.0) -> Imported:
         """Put inputs into review, for example the rows of a file. A label is taken as the verdict of the reviewer.
@@ -185,12 +191,17 @@ class Review:
             example = _example(one, labelled=True)
             said = () if example.label is None else (Annotation(by, example.label, False, None, None),)
             rows.append(AnnotatedInput(example, said))
-        return self.add_annotated(rows, double=double)
+        return self.add_annotated(rows, double=double, by=by)
 
-    def add_annotated(self, rows: Sequence[AnnotatedInput], *, double: float = 0.0) -> Imported:
+    def add_annotated(self, rows: Sequence[AnnotatedInput], *, double: float = 0.0, by: str | None = None) -> Imported:
         """Put inputs into review, with verdicts that were given elsewhere, such as in Label Studio.
 
         Verdicts that are there already, and those of learned items, change nothing.
+
+        Args:
+            rows: The inputs.
+            double: As in `draw`.
+            by: Who does it; by default the actor of the workspace's history.
         """
         self._check_texts()
         _check_share("double", double)
@@ -211,6 +222,7 @@ class Review:
                 taken, unchanged = taken + taken_over, unchanged + (not taken_over)
         self._book()
         added = sum(is_new for _, is_new in placed)
+        self._record("review-imported", by, inputs=len(placed), items=added, verdicts=taken)
         return Imported(added, len(placed) - added, taken, unchanged)
 
     # Reviewing
@@ -266,6 +278,7 @@ class Review:
         given = verdict_for(self.queue.get(item), _verdict_kind(verdict), label, self.known_labels())
         given = given._replace(note=note.strip(), seconds=seconds)
         done = self.queue.answer(item, self.reviewer(reviewer), given)
+        self._record("review-answered", self.reviewer(reviewer), item=item, verdict=str(given.verdict))
         self._give_feedback(item)
         self._book(_BOOK_SECONDS)
         return done
@@ -273,6 +286,7 @@ class Review:
     def undo(self, reviewer: str | None = None) -> ReviewItem:
         """Take back the last verdict of a reviewer, who has the item again; errors as in `answer`."""
         item = self.queue.undo(self.reviewer(reviewer))
+        self._record("review-undone", self.reviewer(reviewer), item=item.id)
         self._give_feedback(item.id)
         return item
 
@@ -303,13 +317,16 @@ class Review:
         """
         return self.queue.accuracy(since)
 
-    def export(self, states: Collection[str] = ()) -> list[dict[str, Any]]:
+    def export(self, states: Collection[str] = (), *, by: str | None = None) -> list[dict[str, Any]]:
         """Return items as tasks for Label Studio: answers are predictions, and verdicts are annotations.
 
         Args:
             states: Only items in one of these states ("open", "disputed", "skipped", "done"); all without any.
+            by: Who gets them; by default the actor of the workspace's history.
         """
-        return [task_of(item) for item in self.all_items(states)]
+        tasks = [task_of(item) for item in self.all_items(states)]
+        self._record("review-exported", by, items=len(tasks))
+        return tasks
 
     def label_studio_config(self) -> str:
         """Return Label Studio's labelling configuration, with the learned labels as choices."""
@@ -336,6 +353,9 @@ class Review:
         self._book()
 
     # Parts
+
+    def _record(self, verb: str, by: str | None, **detail: Any) -> None:
+        self._actions.append(by or self._store.actor, verb, **detail)
 
     def _settings(self) -> Settings:
         return Settings.parse(self._store.header().settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from conpet.errors import did_you_mean
+from conpet.jobs.records import actor_of
 from conpet.problem_details import SHOWN, ApiProblem, too_busy
 from conpet.serve.context import ServerContext, context_of
 from conpet.serve.keys import KeyRecord, Role
@@ -32,6 +34,11 @@ class Caller:
 
     id: str
     role: Role
+
+    @property
+    def actor(self) -> str:
+        """Its name in the history and the trail of actions."""
+        return actor_of(self.id) or self.id
 
 
 def requires(role: Role) -> Any:
@@ -128,6 +135,9 @@ async def verified(request: Request, token: str) -> KeyRecord:
         record = await asyncio.to_thread(context.keys.verify, token)
         if record is None:
             context.failures.take(address)
+            if not context.refusals.take(""):  # guesses must not fill the disk
+                with suppress(OSError):
+                    await asyncio.to_thread(context.actions.append, f"address {address}", "key-refused")
             raise _unauthorised("this key is unknown or was revoked")
         return record
 

@@ -29,10 +29,11 @@ from conpet.serve.recording import AnswerRecorder
 from conpet.serve.serving import Serving
 from conpet.serve.settings import ServeSettings
 from conpet.serve.watching import Watcher
-from conpet.store import Store
+from conpet.store import ActionLog, Store
 from conpet.store.chain import Break
 from conpet.store.prediction_log import PredictionLog
 
+REFUSALS_PER_SECOND = 1 / 60
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10
@@ -61,9 +62,11 @@ class ServerContext:
 
     Attributes:
         settings: The server's settings.
+        actions: What people did beside the changes of the history.
         keys: The API keys.
         rates: The rate limit of each key, or None.
         failures: Limits guesses at keys, by address.
+        refusals: Limits how often it is recorded that a key was refused.
         log: The process's log.
         metrics: The process's metrics.
         serving: The workspace as it is served.
@@ -84,6 +87,7 @@ class ServerContext:
     """
 
     settings: ServeSettings
+    actions: ActionLog
     keys: KeyStore
     rates: RateLimiter | None
     log: Log
@@ -98,6 +102,7 @@ class ServerContext:
     accuracy: Background[tuple[Point, ...]]
     verification: Background[list[Break]]
     failures: RateLimiter = field(default_factory=lambda: RateLimiter(FAILURES_PER_SECOND, FAILURE_BURST))
+    refusals: RateLimiter = field(default_factory=lambda: RateLimiter(REFUSALS_PER_SECOND, 1))
     uploads: int = 0
     followers: int = 0
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(VERIFIED_AT_ONCE))
@@ -121,6 +126,7 @@ class ServerContext:
         recorder = AnswerRecorder(settings, log, metrics)
         watcher = Watcher(settings, recorder.predictions, metrics, log)
         serving = Serving(settings, metrics, log, on_failure, recorder)
+        actions = ActionLog(settings.workspace, settings.log_to)
         jobs = JobQueue(settings.workspace, settings.max_jobs)
         runner = JobRunner(
             settings.workspace,
@@ -131,7 +137,7 @@ class ServerContext:
             threads=settings.threads,
             on_end=metrics.job_ended,
         )
-        keys, buffer = KeyStore(settings.keys), Buffer(settings.buffer_bytes)
+        keys, buffer = KeyStore(settings.keys, actions), Buffer(settings.buffer_bytes)
 
         def cost() -> CostReport:
             serving.write_usage(now=True)
@@ -142,6 +148,7 @@ class ServerContext:
 
         return cls(
             settings,
+            actions,
             keys,
             rates,
             log,

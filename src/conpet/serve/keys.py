@@ -20,6 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from conpet.errors import ConfigError, CorruptionError, UnknownNameError, did_you_mean
+from conpet.store.actions import ActionLog
+from conpet.store.chain import actor
 
 KEYS = "keys.sqlite"
 """Default name of the file of keys, in the workspace's folder."""
@@ -95,10 +97,12 @@ class KeyStore:
 
     Args:
         file: The SQLite file; made with the first key, readable by its owner only.
+        actions: Trail of the workspace that the keys are for; by default, the one in the folder of the file.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, actions: ActionLog | None = None) -> None:
         self.file = file
+        self._actions = actions or ActionLog(file.parent)
         self._engine = create_engine(f"sqlite+pysqlite:///{file}", poolclass=NullPool)
         self._lock = threading.Lock()
         self._stamp: object = None
@@ -107,11 +111,17 @@ class KeyStore:
         self._noted: dict[str, float] = {}
         self._required = False
 
-    def create(self, role: Role, name: str = "") -> tuple[str, KeyRecord]:
+    def create(self, role: Role, name: str = "", *, by: str | None = None) -> tuple[str, KeyRecord]:
         """Make a key and return it; it is shown this once and cannot be read again.
+
+        Args:
+            role: What it may do.
+            name: Name for people.
+            by: Who makes it; by default the actor of this process.
 
         Raises:
             ConfigError: The name is too long or has control characters.
+            ReadOnlyError: It cannot be recorded that it is made.
         """
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise ConfigError(f"the name of a key has at most {NAME_LENGTH} printable characters")
@@ -124,17 +134,23 @@ class KeyStore:
                     id=key_id, name=name, role=str(role), salt=salt, hash=_hash(secret, salt), created=record.created
                 )
             )
+            self._record("key-made", record, by)
         return f"{MARK}_{key_id}_{secret}", record
 
     def list(self) -> list[KeyRecord]:
         """Return all keys, oldest first, revoked ones included."""
         return [stored.record for stored in self._read().values()]
 
-    def revoke(self, key_id: str) -> KeyRecord:
-        """Revoke a key; running servers refuse it from now on.
+    def revoke(self, key_id: str, *, by: str | None = None) -> KeyRecord:
+        """Revoke a key; running servers refuse it from now on. One that is revoked does not change.
+
+        Args:
+            key_id: Its public part.
+            by: Who revokes it; by default the actor of this process.
 
         Raises:
             UnknownNameError: There is no such key.
+            ReadOnlyError: It cannot be recorded that it is revoked.
         """
         keys = self._read()
         if key_id not in keys:
@@ -143,7 +159,8 @@ class KeyStore:
             )
         with self._changing() as connection:
             unrevoked = (_KEYS.c.id == key_id) & _KEYS.c.revoked.is_(None)
-            connection.execute(_KEYS.update().where(unrevoked).values(revoked=_now()))
+            if connection.execute(_KEYS.update().where(unrevoked).values(revoked=_now())).rowcount:
+                self._record("key-revoked", keys[key_id].record, by)
         return self._read()[key_id].record
 
     @property
@@ -200,6 +217,9 @@ class KeyStore:
         """Note that a key is used now; a file that cannot be written is left alone."""
         with suppress(DBAPIError, OSError), self._changing() as connection:
             connection.execute(_KEYS.update().where(_KEYS.c.id == key_id).values(last_used=_now()))
+
+    def _record(self, verb: str, key: KeyRecord, by: str | None) -> None:
+        self._actions.append(by or actor(), verb, key=key.id, name=key.name, role=str(key.role))
 
     def _make(self) -> None:
         """Make the file, if there is none, so that only its owner can read it."""

@@ -15,9 +15,10 @@ from fastapi import Request
 from fastapi.concurrency import contextmanager_in_threadpool
 
 from conpet.commands.checks import owner_of
-from conpet.data import Examples
+from conpet.data import Examples, MixedExamples
+from conpet.data.quality.rows import Mode
 from conpet.errors import DataError, Problem, UnknownNameError
-from conpet.jobs.data import DATA, SAMPLE, read_tasks, write_examples
+from conpet.jobs.data import DATA, SAMPLE, read_examples, read_tasks, write_examples
 from conpet.jobs.records import Job, JobKind, JobRequest
 from conpet.jobs.uploads import ExamineOptions, UploadOptions, check_upload, examine_upload
 from conpet.problem_details import too_busy
@@ -33,6 +34,13 @@ class Submitted(NamedTuple):
 
     job: Job
     replayed: bool = False
+
+
+class NewLabels(NamedTuple):
+    """Where labels go that are not known: a new task, or `into` a known one."""
+
+    name: str
+    into: str | None
 
 
 async def submit_change(request: Request, caller: Caller, wanted: JobRequest, key: str | None = None) -> Submitted:
@@ -130,10 +138,10 @@ async def former_job(context: ServerContext, caller: Caller, key: str | None, di
     return None if former is None else Submitted(former, replayed=True)
 
 
-async def examined_upload(context: ServerContext, folder: Path, options: ExamineOptions) -> None:
+async def examined_upload(context: ServerContext, folder: Path, options: ExamineOptions) -> Mode:
     """Examine a file before it is learned, as soon as there is a turn; see `conpet.jobs.uploads.examine_upload`."""
     async with context.checking:
-        await asyncio.to_thread(examine_upload, folder, options)
+        return await asyncio.to_thread(examine_upload, folder, options)
 
 
 @asynccontextmanager
@@ -153,20 +161,23 @@ async def uploading(context: ServerContext) -> AsyncIterator[tuple[str, Path]]:
         context.uploads -= 1
 
 
-async def checked_upload(context: ServerContext, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
+async def checked_upload(
+    context: ServerContext, folder: Path, upload: UploadOptions, new: NewLabels | None = None
+) -> tuple[str, ...]:
     """Check an upload in itself and against the workspace; return the names of its tasks.
 
     Args:
         context: The server's context.
         folder: The folder that `uploading` gave, with the file `upload.FORMAT`, which is deleted.
         upload: How to read it.
+        new: Where new labels go, if it holds examples of known labels; None if there may be none.
 
     Raises:
         DataError: The upload has errors.
         ConfigError: An option is wrong, or does not fit the workspace.
     """
     async with context.checking:
-        return await asyncio.to_thread(_checked, context, folder, upload)
+        return await asyncio.to_thread(_checked, context, folder, upload, new)
 
 
 def digest_of(parts: list[Any]) -> str:
@@ -174,7 +185,7 @@ def digest_of(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _checked(context: ServerContext, folder: Path, upload: UploadOptions) -> tuple[str, ...]:
+def _checked(context: ServerContext, folder: Path, upload: UploadOptions, new: NewLabels | None) -> tuple[str, ...]:
     """Check an upload; see `checked_upload`.
 
     What jobs that wait may still change is left to the job itself: labels of the tasks that they concern, and new ones.
@@ -187,10 +198,15 @@ def _checked(context: ServerContext, folder: Path, upload: UploadOptions) -> tup
     if not upload.extend:
         workspace.check(read_tasks(folder / SAMPLE))
         return checked.tasks
+    tasks = tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
+    if new is not None:
+        if not pending:
+            workspace.plan_mixed(MixedExamples(new.name, read_examples(folder / DATA)), into=new.into)
+        return tuple(dict.fromkeys([*tasks, new.into or new.name]))
     if not pending and (unknown := [label for label in checked.labels if label not in owners]):
         problems = [Problem("the upload", None, f"label {label!r} is not known") for label in unknown]
         raise DataError("examples of unknown labels; learn a task with these labels first", problems)
-    return tuple(dict.fromkeys(owners[label] for label in checked.labels if label in owners))
+    return tasks
 
 
 def _owner(context: ServerContext, label: str) -> tuple[str, ...]:

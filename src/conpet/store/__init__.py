@@ -1,6 +1,7 @@
 """The workspace on disk: all versions of all tasks, shared objects and history. Every change is atomic."""
 
 from conpet.artifact import Artifact, ArtifactReader, load_checkpoint, save_checkpoint
+from conpet.store.actions import Action, ActionLog
 from conpet.store.candidates import CandidateChange
 from conpet.store.change import Change, NewVersion, SideObject
 from conpet.store.ledger import CostKind, CostSource, Ledger, LedgerEntry
@@ -23,6 +24,8 @@ from conpet.store.writer import Writer
 __all__ = [
     "MODULE",
     "SCHEMA_VERSION",
+    "Action",
+    "ActionLog",
     "Artifact",
     "ArtifactReader",
     "CandidateChange",

@@ -21,6 +21,7 @@ from conpet.errors import CorruptionError, UnknownNameError, WorkspaceExistsErro
 from conpet.evaluation.gate import CandidateRecord
 from conpet.store import chain
 from conpet.store.access import require_writable
+from conpet.store.actions import ActionLog
 from conpet.store.candidates import CandidateChange, read_candidate, read_records
 from conpet.store.database import Database
 from conpet.store.layout import DATABASE, Layout
@@ -56,6 +57,7 @@ class Store:
         self._database = Database(self._layout.database)
         self._index = Index(self._layout.objects)
         self._ledger = Ledger(self._layout.root)
+        self._actions = ActionLog(self._layout.root)
         self._seen: tuple[object, int] = (None, 0)  # the stamp of the database, and the generation it had
 
     @classmethod
@@ -140,6 +142,11 @@ class Store:
     def ledger(self) -> Ledger:
         """What every operation on the workspace has cost."""
         return self._ledger
+
+    @property
+    def actions(self) -> ActionLog:
+        """What people did beside the changes of the history."""
+        return self._actions
 
     def generation(self) -> int:
         """Return the id of the last event: it grows with every change, also by other processes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Query
@@ -10,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from conpet.dashboard.navigation import ROOT, page_router
 from conpet.dashboard.session import sign_in, sign_out
 from conpet.dashboard.visit import Visit, visits
+from conpet.jobs.records import KEY
 from conpet.problem_details import ApiProblem
 from conpet.serve.auth import LONGEST, verified
 
@@ -41,6 +43,7 @@ async def signed_in(visit: Anybody) -> Response:
         page = visit.render("sign_in.html", problem.status, address=address, problem=said)
         page.headers.update(problem.headers)
         return page
+    await asyncio.to_thread(visit.context.actions.append, f"{KEY}{record.id}", "signed-in")
     response = RedirectResponse(address, 303)
     sign_in(visit.request, response, record)
     return response

@@ -161,8 +161,8 @@ async def ask_to_restart(visit: Operator) -> Response:
 @router.post("/alarms/restart")
 async def restart(visit: Operator) -> Response:
     """Let watching begin anew."""
-    await asyncio.to_thread(restart_watch, visit.context.record())
-    visit.context.log.info("watching began anew", by=visit.caller.id)
+    context = visit.context
+    await asyncio.to_thread(restart_watch, context.record(), context.actions, visit.caller.actor)
     return visit.redirect("/ui/alarms", visit.gettext("Watching has begun anew."))
 
 

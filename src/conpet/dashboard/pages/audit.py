@@ -6,27 +6,31 @@ import asyncio
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
+from conpet.api import ConPET
 from conpet.commands.audit import export as exported
 from conpet.commands.prediction_log import trace_entry
 from conpet.config import Settings
 from conpet.config.duration import moment_of
 from conpet.dashboard.listing import PAGE, SearchText
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import DECISIONS, VERBS, actor_name
+from conpet.dashboard.names import ACTIONS, DECISIONS, KINDS, VERBS, VERDICTS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
-from conpet.dashboard.visit import Visit, visits
+from conpet.dashboard.visit import ROLE_NAMES, Visit, visits
 from conpet.dashboard.waiting import being_computed, latest
 from conpet.errors import ConfigError
+from conpet.jobs.records import JobKind
 from conpet.problem_details import ApiProblem
+from conpet.review.records import VerdictKind
 from conpet.serve.keys import Role
-from conpet.store import Store
+from conpet.store import Action
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Decision, LogEntry
 
@@ -62,6 +66,25 @@ async def history(visit: Operator, text: SearchText = "", before: Before = None)
     )
 
 
+@router.get("/audit/actions")
+async def actions(visit: Operator, text: SearchText = "", before: Before = None) -> Response:
+    """List what people did beside the changes, the newest first."""
+    visit.context.ready()
+    entries = partial(visit.context.actions.entries, before=before, limit=PAGE + 1, search=text)
+    found = await asyncio.to_thread(entries)
+    rows = found[:PAGE]
+    return visit.render(
+        "actions.html",
+        rows=rows,
+        older=rows[-1].id if len(found) > PAGE else None,
+        before=before,
+        text=text,
+        actions=ACTIONS,
+        about={row.id: _about(visit, row) for row in rows},
+        by={row.actor: actor_name(visit.context.keys, row.actor) for row in rows},
+    )
+
+
 @router.get("/audit/changes/{number}")
 async def change(visit: Operator, number: int) -> Response:
     """Show everything that is recorded of a change."""
@@ -77,10 +100,10 @@ async def change(visit: Operator, number: int) -> Response:
 @router.get("/audit/export")
 async def export(visit: Operator) -> Response:
     """Return the history as a file that `conpet audit verify` checks."""
-    store = visit.context.opened().store
+    workspace = visit.context.opened()
     name = f"history-{datetime.now(UTC):%Y-%m-%d}.jsonl"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_lines(store), media_type="application/jsonl", headers=headers)
+    return StreamingResponse(_lines(workspace), media_type="application/jsonl", headers=headers)
 
 
 @router.get("/audit/verify")
@@ -195,9 +218,29 @@ def _made(traced: dict[str, Any]) -> dict[str, Any] | None:
     return {**version["made"], "time": datetime.fromisoformat(version["made"]["time"]), "data": version["data"]}
 
 
-def _lines(store: Store) -> Iterator[str]:
-    for line in exported(store):
+def _lines(workspace: ConPET) -> Iterator[str]:
+    for line in exported(workspace.store, workspace.prediction_log):
         yield f"{line}\n"
+
+
+def _about(visit: Visit, action: Action) -> str:
+    """Return what an action was about, in words."""
+    detail = action.detail
+    if "key" in detail:
+        return f"{detail['name'] or detail['key']} · {visit.gettext(ROLE_NAMES[Role(detail['role'])])}"
+    if "job" in detail:
+        kind = visit.gettext(KINDS[JobKind(detail["kind"])])
+        return f"{kind}: {', '.join(detail['tasks'])}" if detail["tasks"] else kind
+    if "verdict" in detail:
+        said = visit.gettext(VERDICTS[VerdictKind(detail["verdict"])])
+        return visit.gettext("item %(number)s: %(verdict)s", number=detail["item"], verdict=said)
+    if "item" in detail:
+        return visit.gettext("item %(number)s", number=detail["item"])
+    if "items" in detail:
+        return visit.ngettext("%(num)s item", "%(num)s items", detail["items"])
+    if number := detail.get("candidate") or detail.get("generation"):
+        return visit.gettext("number %(number)s", number=number)
+    return ""
 
 
 def _details(detail: Any) -> list[tuple[str, str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 from fastapi import Query
 from starlette.responses import Response
 
 from conpet.commands.checks import consolidation_blocker, owner_of
 from conpet.commands.stored_rows import examples_to_show
+from conpet.dashboard.health import consolidation_due
 from conpet.dashboard.names import VERBS
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
@@ -23,7 +24,7 @@ from conpet.jobs.records import JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.replay.memory import Subset
 from conpet.serve.keys import Role
-from conpet.serve.submit import Submitted, submit_change, submit_relabelling, submit_split
+from conpet.serve.submit import Submitted, submit_change, submit_relabelling
 from conpet.store import Snapshot, TaskRecord
 
 router = page_router()
@@ -32,12 +33,8 @@ Name = Annotated[str, Query(max_length=1000)]
 
 ONCE = "once"
 """Field with a random value, by which a form that is sent twice is known: it starts one job."""
-_SAFE = {"evaluate": True, "gate": True}
+SAFE = {"evaluate": True, "gate": True}
 """Options of all changes: pages never leave out the gate."""
-_FINER = 10
-"""Most finer labels that a label is split into at once."""
-_SORTED = 500
-"""Most examples that are sorted into finer labels on a page."""
 
 
 def once() -> dict[str, str]:
@@ -60,7 +57,7 @@ async def ask_to_rename(visit: Operator, label: Name) -> Response:
 async def rename(visit: Operator) -> Response:
     """Rename a label."""
     label, given = visit.form["label"], visit.form.get("name")
-    snapshot = _snapshot(visit)
+    snapshot = snapshot_of(visit)
     try:
         name = label_name(given) if given else ""
     except DataError as error:
@@ -70,17 +67,19 @@ async def rename(visit: Operator) -> Response:
     if name in snapshot.owners:
         problem = visit.gettext("There is a label of this name already: in task %(task)s.", task=snapshot.owners[name])
         return _rename_form(visit, label, given, problem)
-    options = {"label": label, "name": name, **_SAFE}
-    return started(visit, await submit_relabelling(visit.request, visit.caller, JobKind.RENAME, options, _key(visit)))
+    options = {"label": label, "name": name, **SAFE}
+    return started(
+        visit, await submit_relabelling(visit.request, visit.caller, JobKind.RENAME, options, once_key(visit))
+    )
 
 
 @router.get("/tasks/retire")
 async def ask_to_retire(visit: Operator, label: Name) -> Response:
     """Say what retiring a label does."""
-    task = owner_of(_snapshot(visit), label)
+    task = owner_of(snapshot_of(visit), label)
     if len(task.active.labels) == 1:
         raise ApiProblem(409, "last-label", "it is the last label of its task: remove the task instead")
-    number = await asyncio.to_thread(lambda: len(_of_label(task, label)))
+    number = await asyncio.to_thread(lambda: len(examples_of(task, label)))
     effects = [
         visit.ngettext(
             "The label “%(label)s” of the task “%(task)s” goes, with its %(num)s stored example.",
@@ -110,40 +109,16 @@ async def ask_to_retire(visit: Operator, label: Name) -> Response:
 @router.post("/tasks/retire")
 async def retire(visit: Operator) -> Response:
     """Retire a label."""
-    options = {"label": visit.form["label"], **_SAFE}
-    return started(visit, await submit_relabelling(visit.request, visit.caller, JobKind.RETIRE, options, _key(visit)))
-
-
-@router.get("/tasks/split")
-async def ask_to_split(
-    visit: Operator, label: Name, finer: Annotated[list[str] | None, Query(max_length=_FINER)] = None
-) -> Response:
-    """Ask for the finer labels, then which example gets which."""
-    return await _split_form(visit, label, _distinct(finer or ()), {}, "")
-
-
-@router.post("/tasks/split")
-async def split(visit: Operator) -> Response:
-    """Split a label into finer ones."""
-    form, label = visit.form, visit.form["label"]
-    task = owner_of(_snapshot(visit), label)
-    examples = await asyncio.to_thread(_of_label, task, label)
-    finer = _distinct(form.all("finer"))
-    chosen = {number: form.get(f"row-{number}") for number in range(len(examples))}
-    known = {number: name for number, name in chosen.items() if name in finer}
-    without = set(finer) - set(known.values())
-    if len(finer) < 2 or without:
-        problem = visit.gettext("Give at least one example to each of the finer labels.")
-        return await _split_form(visit, label, finer, chosen, problem)
-    rows = [_row(examples[number], name) for number, name in known.items()]
-    options = {"label": label, "replace": False, **_SAFE}
-    return started(visit, await submit_split(visit.request, visit.caller, rows, options, _key(visit)))
+    options = {"label": visit.form["label"], **SAFE}
+    return started(
+        visit, await submit_relabelling(visit.request, visit.caller, JobKind.RETIRE, options, once_key(visit))
+    )
 
 
 @router.get("/tasks/activate")
 async def ask_to_roll_back(visit: Operator, name: Name, version: int) -> Response:
     """Say what going back to a version does."""
-    task = _snapshot(visit).task(name)
+    task = snapshot_of(visit).task(name)
     wanted, present = task.version(version), task.active
     added = sorted(set(wanted.labels) - set(present.labels))
     gone = sorted(set(present.labels) - set(wanted.labels))
@@ -173,15 +148,15 @@ async def ask_to_roll_back(visit: Operator, name: Name, version: int) -> Respons
 async def roll_back(visit: Operator) -> Response:
     """Make another version of a task active."""
     name, version = visit.form["name"], visit.form.number("version", 1)
-    options = {"task": name, "version": version, **_SAFE}
+    options = {"task": name, "version": version, **SAFE}
     wanted = JobRequest(JobKind.ACTIVATE, options, (name,))
-    return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
+    return started(visit, await submit_change(visit.request, visit.caller, wanted, once_key(visit)))
 
 
 @router.get("/tasks/remove")
 async def ask_to_remove(visit: Operator, name: Name) -> Response:
     """Say what removing a task does."""
-    task = _snapshot(visit).task(name)
+    task = snapshot_of(visit).task(name)
     effects = [
         visit.ngettext(
             "The task “%(task)s” goes, with its %(num)s label, all its versions and stored examples.",
@@ -208,8 +183,8 @@ async def ask_to_remove(visit: Operator, name: Name) -> Response:
 async def remove(visit: Operator) -> Response:
     """Remove a task."""
     name = visit.form["name"]
-    wanted = JobRequest(JobKind.REMOVE, {"task": name, **_SAFE}, (name,))
-    return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
+    wanted = JobRequest(JobKind.REMOVE, {"task": name, **SAFE}, (name,))
+    return started(visit, await submit_change(visit.request, visit.caller, wanted, once_key(visit)))
 
 
 @router.get("/tasks/consolidate")
@@ -237,14 +212,16 @@ async def ask_to_consolidate(visit: Operator) -> Response:
         fields=once(),
         button=visit.gettext("Start the consolidation"),
         back=link("tasks"),
+        reason=await asyncio.to_thread(consolidation_due, visit)
+        or visit.gettext("A consolidation is not due yet. You may do it all the same."),
     )
 
 
 @router.post("/tasks/consolidate")
 async def consolidate(visit: Operator) -> Response:
     """Consolidate."""
-    wanted = JobRequest(JobKind.CONSOLIDATE, {"bound": 0.0, **_SAFE})
-    return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
+    wanted = JobRequest(JobKind.CONSOLIDATE, {"bound": 0.0, **SAFE})
+    return started(visit, await submit_change(visit.request, visit.caller, wanted, once_key(visit)))
 
 
 @router.get("/tasks/kept")
@@ -263,7 +240,7 @@ async def ask_to_restore(visit: Operator, generation: int) -> Response:
     wanted = next((one for one in found if one.number == generation and not one.present), None)
     if wanted is None:
         raise UnknownNameError(f"generation {generation} is not kept")
-    present = {task.name for task in _snapshot(visit).tasks}
+    present = {task.name for task in snapshot_of(visit).tasks}
     gone = sorted(present - set(wanted.tasks))
     effects = [
         visit.gettext("Tasks, versions, settings and the language model become again what they were then."),
@@ -288,16 +265,17 @@ async def ask_to_restore(visit: Operator, generation: int) -> Response:
 @router.post("/tasks/restore")
 async def restore(visit: Operator) -> Response:
     """Go back to a kept state."""
-    wanted = JobRequest(JobKind.RESTORE, {"generation": visit.form.number("generation", 1), **_SAFE})
-    return started(visit, await submit_change(visit.request, visit.caller, wanted, _key(visit)))
+    wanted = JobRequest(JobKind.RESTORE, {"generation": visit.form.number("generation", 1), **SAFE})
+    return started(visit, await submit_change(visit.request, visit.caller, wanted, once_key(visit)))
 
 
-def _snapshot(visit: Visit) -> Snapshot:
+def snapshot_of(visit: Visit) -> Snapshot:
+    """Return what answers now."""
     visit.context.ready()
     return visit.context.serving.live.snapshot
 
 
-def _key(visit: Visit) -> str | None:
+def once_key(visit: Visit) -> str | None:
     """Return the idempotency key of a form, or None."""
     return visit.form.get(ONCE) or None
 
@@ -313,7 +291,7 @@ def _safeguards(visit: Visit) -> Sequence[str]:
 
 
 def _rename_form(visit: Visit, label: str, name: str, problem: str) -> Response:
-    task = owner_of(_snapshot(visit), label)
+    task = owner_of(snapshot_of(visit), label)
     return visit.render(
         "rename.html",
         422 if problem else 200,
@@ -330,33 +308,7 @@ def _rename_form(visit: Visit, label: str, name: str, problem: str) -> Response:
     )
 
 
-async def _split_form(
-    visit: Visit, label: str, finer: Sequence[str], chosen: Mapping[int, str], problem: str
-) -> Response:
-    """Return the form that splits a label: first its finer labels, then its examples."""
-    snapshot = _snapshot(visit)
-    task = owner_of(snapshot, label)
-    examples = await asyncio.to_thread(_of_label, task, label)
-    taken = [name for name in finer if name != label and name in snapshot.owners]
-    if taken:
-        problem = visit.gettext("There is a label of this name already: %(names)s.", names=", ".join(taken))
-    return visit.render(
-        "split.html",
-        422 if problem else 200,
-        label=label,
-        task=task.name,
-        examples=examples[:_SORTED],
-        too_many=len(examples) > _SORTED,
-        finer=[] if taken else finer,
-        names=finer,
-        chosen=chosen,
-        problem=problem,
-        once=once(),
-        MOST=_FINER,
-    )
-
-
-def _of_label(task: TaskRecord, label: str) -> list[Example]:
+def examples_of(task: TaskRecord, label: str) -> list[Example]:
     """Return the stored examples of a label, of all subsets; none if no texts are stored."""
     memory = examples_to_show(task.active)
     if memory.latent:
@@ -368,13 +320,3 @@ def _of_label(task: TaskRecord, label: str) -> list[Example]:
             subset, [position for position, name in enumerate(memory.labels(subset)) if name == label]
         )
     ]
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Return names of labels without blanks around them, each once."""
-    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
-
-
-def _row(example: Example, label: str) -> dict[str, Any]:
-    fields = {name: value for name, value in example.to_json().items() if name != "kind"}
-    return {**fields, "label": label}

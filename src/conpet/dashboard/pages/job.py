@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from starlette.responses import Response
@@ -89,7 +90,7 @@ async def cancel(visit: Learner, job_id: str) -> Response:
     queue = visit.context.jobs
     if not visit.allows(Role.OPERATE) and await asyncio.to_thread(queue.caller, job_id) != visit.caller.id:
         raise ApiProblem(403, "forbidden", "this key may cancel only jobs that it requested; use one to operate")
-    await asyncio.to_thread(queue.cancel, job_id)
+    await asyncio.to_thread(queue.cancel, job_id, by=visit.caller.actor)
     return visit.redirect(link(f"jobs/{job_id}"), flash=visit.gettext("The job is being cancelled."))
 
 
@@ -131,7 +132,8 @@ async def promote(visit: Operator, number: int) -> Response:
 @router.post("/candidates/{number}/discard")
 async def discard(visit: Operator, number: int) -> Response:
     """Delete a refused change."""
-    await asyncio.to_thread(visit.context.opened().discard, number, wait_seconds=0.0)
+    discarded = partial(visit.context.opened().discard, number, wait_seconds=0.0, actor=visit.caller.actor)
+    await asyncio.to_thread(discarded)
     return visit.redirect(link("tasks"), flash=visit.gettext("The refused change was deleted."))
 
 

@@ -43,11 +43,10 @@ async def make(visit: Operator) -> Response:
             visit, visit.gettext("The first key must be one for operators, or nobody could manage the others."), 422
         )
     try:
-        key, record = await asyncio.to_thread(store.create, Role(role), name)
+        key, record = await asyncio.to_thread(store.create, Role(role), name, by=visit.caller.actor)
     except ConfigError:
         said = visit.gettext("A name has at most %(n)s printable characters.", n=NAME_LENGTH)
         return await _page(visit, said, 422)
-    visit.context.log.info("key made", key=record.id, role=str(record.role), by=visit.caller.id)
     page = visit.render("key_made.html", key=key, record=record, first=first, roles=ROLES)
     page.headers["Cache-Control"] = "no-store"
     return page
@@ -86,10 +85,9 @@ async def ask_to_revoke(visit: Operator, key_id: str) -> Response:
 async def revoke(visit: Operator, key_id: str) -> Response:
     """Revoke a key."""
     try:
-        key = await asyncio.to_thread(visit.context.keys.revoke, key_id)
+        key = await asyncio.to_thread(visit.context.keys.revoke, key_id, by=visit.caller.actor)
     except UnknownNameError:
         raise _unknown() from None
-    visit.context.log.info("key revoked", key=key.id, by=visit.caller.id)
     return visit.redirect("/ui/keys", visit.gettext("The key “%(name)s” is revoked.", name=key.name or key.id))
 
 

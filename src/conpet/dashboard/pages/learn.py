@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,8 @@ from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
 from conpet.data.labelled import SUBSETS
-from conpet.errors import ConfigError, DataError, UnknownNameError
+from conpet.data.quality.rows import Mode
+from conpet.errors import ConfigError, DataError, UnknownNameError, listed
 from conpet.jobs.data import DATA, SAMPLE
 from conpet.jobs.intake import NAME_CHARACTERS
 from conpet.jobs.records import JobKind, JobRequest
@@ -26,7 +29,7 @@ from conpet.jobs.uploads import RAW, REPORT, ROWS, ExamineOptions, UploadOptions
 from conpet.problem_details import ApiProblem, of_a_request
 from conpet.report.data_check import DataCheckReport, FindingKind, FoundRow, Severity
 from conpet.serve.keys import Role
-from conpet.serve.submit import checked_upload, digest_of, examined_upload, submit, uploading
+from conpet.serve.submit import NewLabels, checked_upload, digest_of, examined_upload, submit, uploading
 
 router = page_router()
 UPLOADS = ("/ui/tasks/learn",)
@@ -38,6 +41,12 @@ ENDINGS = (".csv", ".tsv", ".xlsx", ".jsonl", ".json", ".parquet", ".txt", ".con
 _ABOUT = "about.json"
 _SHOWN = 50
 """Most findings of a kind that are listed."""
+_KNOWN = "known-labels"
+"""Code of the finding that some labels are known."""
+_NEW_TASK, _INTO, _LEAVE_OUT = "task", "into", "leave"
+"""Where new labels go."""
+_LABELS = 2
+"""Fewest labels of a task."""
 _TONES = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.NOTE: "plain"}
 
 
@@ -49,13 +58,38 @@ class Upload:
         id: Its id, which its job will have.
         caller: Who uploaded it.
         file_name: Its name.
-        name: Name of the task; None for more examples of known labels.
+        name: Name of the task that new labels become.
+        mode: How its labels can be learned.
     """
 
     id: str
     caller: str
     file_name: str
-    name: str | None
+    name: str
+    mode: Mode = Mode.NEW
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of a file, with their numbers of rows.
+
+    Attributes:
+        known: Of labels that are known, by their tasks.
+        new: Of those that are not, the most frequent first.
+    """
+
+    known: Mapping[str, int]
+    new: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of new labels."""
+        return sum(self.new.values())
+
+    @property
+    def named(self) -> str:
+        """The names of new labels, as many as are read at once."""
+        return listed(list(self.new))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +129,27 @@ async def upload(visit: Learner) -> Response:
         more, name = form.get("kind") == "more", form.get("name")
         if not form.file_name:
             return _form(visit, name=name, more=more, problem=visit.gettext("Choose a file."))
-        name = name or _stem(form.file_name)
-        if not more and (len(name) > NAME_CHARACTERS or not name.isprintable()):
+        name = name or _free(visit, _stem(form.file_name), more=more)
+        if len(name) > NAME_CHARACTERS or not name.isprintable():
             return _form(visit, name=name, more=more, problem=visit.gettext("This name is too long or cannot be read."))
         job_id, folder = await asyncio.to_thread(context.jobs.stage)
         file = f"given{_suffix(form.file_name)}"
         (received / RAW).rename(folder / file)
-    about = Upload(job_id, visit.caller.id, form.file_name, None if more else name)
-    (folder / _ABOUT).write_text(json.dumps({"caller": about.caller, "file": about.file_name, "name": about.name}))
     options = ExamineOptions(
         file,
-        about.file_name,
+        form.file_name,
         str(context.settings.workspace.resolve()),
-        about.name,
+        name,
         context.settings.backbone,
         context.settings.upload_bytes,
     )
     try:
-        await examined_upload(context, folder, options)
+        mode = await examined_upload(context, folder, options)
     except (DataError, ConfigError) as error:
         await asyncio.to_thread(context.jobs.discard, job_id)
         return _form(visit, name=name, more=more, error=error)
+    about = {"caller": visit.caller.id, "file": form.file_name, "name": name, "mode": str(mode)}
+    await asyncio.to_thread((folder / _ABOUT).write_text, json.dumps(about))
     return visit.redirect(link(f"tasks/learn/{job_id}"))
 
 
@@ -123,8 +157,7 @@ async def upload(visit: Learner) -> Response:
 async def findings(visit: Learner, upload_id: str) -> Response:
     """Show what the check has found."""
     about, folder = await asyncio.to_thread(_staged, visit, upload_id)
-    report = DataCheckReport.model_validate_json(await asyncio.to_thread((folder / REPORT).read_bytes))
-    return _report(visit, about, report)
+    return await asyncio.to_thread(_report, visit, about, folder)
 
 
 @router.post("/tasks/learn/{upload_id}")
@@ -136,6 +169,12 @@ async def start(visit: Learner, upload_id: str) -> Response:
     rows = json.loads(await asyncio.to_thread((folder / ROWS).read_bytes))
     shown, dropped = set(form.all("shown")), set(form.all("drop"))
     kept = [one for row in rows if (one := _kept(row, shown, dropped, correct=form.checked("correct"))) is not None]
+    labels = _labels(visit, [one["row"] for one in kept])
+    new, problem = _placed(visit, about, labels)
+    if problem:
+        return await asyncio.to_thread(_report, visit, about, folder, problem=problem)
+    if about.mode is not Mode.NEW and new is None:
+        kept = [one for one in kept if one["row"].get("label") not in labels.new]
     body = _body(about, kept)
     if not kept:
         raise ApiProblem(422, "no-rows", "no row is left to learn; go back, and leave fewer rows out")
@@ -143,17 +182,17 @@ async def start(visit: Learner, upload_id: str) -> Response:
     try:
         options = UploadOptions(
             "json",
-            extend=about.name is None,
+            extend=about.mode is not Mode.NEW,
             seed=context.opened().settings.seed,
             limit=max(context.settings.upload_bytes, (folder / f"{RAW}.json").stat().st_size),
         )
-        tasks = await checked_upload(context, folder, options)
+        tasks = await checked_upload(context, folder, options, new)
     except (DataError, ConfigError) as error:
-        report = DataCheckReport.model_validate_json(await asyncio.to_thread((folder / REPORT).read_bytes))
-        return _report(visit, about, report, error=error)
-    kind = JobKind.EXTEND if about.name is None else JobKind.LEARN
-    wanted = JobRequest(kind, {"evaluate": True, "gate": True} | ({} if about.name is None else {"batch": 1}), tasks)
-    submitted = await submit(visit.request, visit.caller, wanted, None, digest_of([kind, body]), upload_id)
+        return await asyncio.to_thread(_report, visit, about, folder, error=error)
+    kind = JobKind.LEARN if about.mode is Mode.NEW else JobKind.EXTEND
+    how: Mapping[str, Any] = {"batch": 1} if about.mode is Mode.NEW else {} if new is None else new._asdict()
+    wanted = JobRequest(kind, {"evaluate": True, "gate": True, **how}, tasks)
+    submitted = await submit(visit.request, visit.caller, wanted, None, digest_of([kind, how, body]), upload_id)
     return visit.redirect(link(f"jobs/{submitted.job.id}"))
 
 
@@ -210,13 +249,16 @@ def _staged(visit: Visit, upload_id: str) -> tuple[Upload, Path]:
         raise UnknownNameError("there is no such upload") from None
     if about["caller"] != visit.caller.id:
         raise ApiProblem(404, "no-such-page", "there is no page at this address")
-    return Upload(upload_id, about["caller"], about["file"], about["name"]), folder
+    return Upload(upload_id, about["caller"], about["file"], about["name"], Mode(about["mode"])), folder
 
 
 def _report(
-    visit: Visit, about: Upload, report: DataCheckReport, *, error: DataError | ConfigError | None = None
+    visit: Visit, about: Upload, folder: Path, *, problem: str = "", error: DataError | ConfigError | None = None
 ) -> Response:
     """Return the page with what the check has found."""
+    report = DataCheckReport.model_validate_json((folder / REPORT).read_bytes())
+    rows = json.loads((folder / ROWS).read_bytes())
+    labels = _labels(visit, [row["row"] if row["fixed"] is None else row["fixed"] for row in rows])
     left_out = {(row.file, row.row) for row in report.left_out if row.action == "left out"}
     kinds = [
         Kind(
@@ -227,12 +269,17 @@ def _report(
             [_found(finding, left_out) for finding in report.of(kind.code)[:_SHOWN]],
         )
         for kind in report.kinds
+        if kind.code != _KNOWN  # the page says what becomes of them
     ]
     subsets = {subset: sum(counts.get(subset, 0) for counts in report.rows.values()) for subset in SUBSETS}
     return visit.render(
         "findings.html",
-        422 if error else 200,
+        422 if error or problem else 200,
         about=about,
+        labels=labels,
+        tasks=[task.name for task in visit.context.serving.live.snapshot.tasks],
+        chosen=_chosen(visit, about, labels),
+        problem=problem,
         report=report,
         kinds=kinds,
         subsets=subsets,
@@ -241,6 +288,56 @@ def _report(
         left_out=len(left_out),
         SHOWN=_SHOWN,
     )
+
+
+def _labels(visit: Visit, rows: Sequence[Mapping[str, Any]]) -> Labels:
+    """Return the labels of rows."""
+    owners = visit.context.serving.live.snapshot.owners
+    numbers = Counter(row["label"] for row in rows if row.get("label"))
+    known: Counter[str] = Counter()
+    for label, number in numbers.items():
+        if label in owners:
+            known[owners[label]] += number
+    return Labels(dict(known.most_common()), {la: n for la, n in numbers.most_common() if la not in owners})
+
+
+def _chosen(visit: Visit, about: Upload, labels: Labels) -> Mapping[str, str]:
+    """Return where new labels go: as was chosen, else into the task that was named, or the nearest for a single one."""
+    form, named = visit.form, about.name in visit.context.serving.live.snapshot.owners.values()
+    default = _NEW_TASK if len(labels.new) >= _LABELS and not named else _INTO
+    return {
+        "where": form.get("where") or default,
+        "name": form.get("name") or about.name,
+        "into": form.get("into") or (about.name if named else next(iter(labels.known), "")),
+    }
+
+
+def _placed(visit: Visit, about: Upload, labels: Labels) -> tuple[NewLabels | None, str]:
+    """Return where new labels go, None if nowhere; and what is wrong with that, or ""."""
+    if about.mode is Mode.NEW or not labels.new:
+        return None, ""
+    chosen = _chosen(visit, about, labels)
+    known = {task.name for task in visit.context.serving.live.snapshot.tasks}
+    where, name, into = chosen["where"], chosen["name"].strip(), chosen["into"]
+    if where == _LEAVE_OUT:
+        return None, ""
+    if where == _INTO:
+        wrong = "" if into in known else visit.gettext("Choose the task that gets the new labels.")
+        return NewLabels(name, into), wrong
+    if len(labels.new) < _LABELS:
+        return None, visit.gettext(
+            "A task needs two labels or more, and there is only one new label. Add it to a known task, or leave it out."
+        )
+    if not name or len(name) > NAME_CHARACTERS or not name.isprintable():
+        return None, visit.gettext("This name is too long or cannot be read.")
+    taken = visit.gettext("There is a task of this name already. Choose another name, or add the labels to that task.")
+    return NewLabels(name, None), taken if name in known else ""
+
+
+def _free(visit: Visit, name: str, *, more: bool) -> str:
+    """Return a name for the task of a file's new labels; with `more`, one that no task has yet."""
+    known = {task.name for task in visit.context.serving.live.snapshot.tasks} if more else set()
+    return next(one for number in count(1) if (one := name if number == 1 else f"{name} {number}") not in known)
 
 
 def _found(finding: FoundRow, left_out: set[tuple[str, int]]) -> Found:
@@ -275,7 +372,7 @@ def _write_body(folder: Path, body: Mapping[str, Any]) -> None:
 def _body(about: Upload, kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the upload as the API takes it."""
     subsets = {subset: [one["row"] for one in kept if one["subset"] == subset] for subset in SUBSETS}
-    named: dict[str, Any] = {} if about.name is None else {"name": about.name}
+    named: dict[str, Any] = {"name": about.name} if about.mode is Mode.NEW else {}
     if not subsets["validation"] and not subsets["test"]:
         return {**named, "rows": subsets["train"]}
     return {**named, **{subset: rows for subset, rows in subsets.items() if rows or subset == "train"}}

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from conpet.dashboard.listing import PAGE, Listing, PageNumber, SearchText
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import caller_name
+from conpet.dashboard.names import VERDICTS, caller_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
@@ -52,14 +52,6 @@ STATES: dict[ItemState, tuple[str, str]] = {
     ItemState.DONE: (marked("reviewed"), "good"),
 }
 """Where an item is, with the tone of its badge."""
-VERDICTS: dict[VerdictKind, str] = {
-    VerdictKind.CONFIRM: marked("confirmed"),
-    VerdictKind.CORRECT: marked("corrected"),
-    VerdictKind.NEW: marked("new label"),
-    VerdictKind.NONE: marked("nothing fits"),
-    VerdictKind.SKIP: marked("skipped"),
-}
-"""What reviewers have said."""
 HELD: dict[HeldBecause, str] = {
     HeldBecause.NOT_LEARNED: marked("The label is not learned any more. Answer the item again."),
     HeldBecause.NO_TASK: marked("The label is new. Choose a task for it above."),
@@ -200,7 +192,14 @@ async def draw(visit: Reviewer) -> Response:
     form = visit.form
     random, uncertain, declined = (form.number(name, 0, 10_000) or 0 for name in ("random", "uncertain", "declined"))
     double = (form.number("double", 0, 100) or 0) / 100
-    draws = partial(visit.context.review().draw, random=random, uncertain=uncertain, declined=declined, double=double)
+    draws = partial(
+        visit.context.review().draw,
+        random=random,
+        uncertain=uncertain,
+        declined=declined,
+        double=double,
+        by=visit.caller.actor,
+    )
     drawn = await asyncio.to_thread(draws)
     if drawn.batch is None:
         told = visit.gettext("No answers were recorded since the last draw.")
@@ -300,7 +299,7 @@ async def import_file(visit: Reviewer) -> Response:
 @router.get("/review/export.json")
 async def export(visit: Reviewer, state: Annotated[str, Query(max_length=20)] = "") -> Response:
     """Send items as tasks for Label Studio."""
-    found = await asyncio.to_thread(visit.context.review().export, [state] if state else [])
+    found = await asyncio.to_thread(visit.context.review().export, [state] if state else [], by=visit.caller.actor)
     return _file(json.dumps(found, ensure_ascii=False, indent=1), "review.json", "application/json")
 
 
@@ -425,7 +424,7 @@ def _imported(review: Review, reviewer: str, file: Path, name: str) -> Imported:
         except ValueError:
             raise DataError(f"{name} is no JSON") from None
         if is_export(document):
-            return review.add_annotated(read_tasks(document, name))
+            return review.add_annotated(read_tasks(document, name), by=reviewer)
     rows, problems = [], []
     for row in parsed_rows(file, ReadOptions(), labelled=True):
         if isinstance(row, Problem):

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from conpet.commands.rows import answers_about
 from conpet.commands.stored_rows import examples_to_show
 from conpet.dashboard.charts import Chart, image
+from conpet.dashboard.health import consolidation_due
 from conpet.dashboard.listing import Listing, PageNumber, SearchText, listed, matches
 from conpet.dashboard.messages import marked
 from conpet.dashboard.navigation import Entry, page_router
@@ -94,9 +95,9 @@ async def tasks(visit: Anybody, number: PageNumber = 1, text: SearchText = "") -
     snapshot = visit.context.serving.live.snapshot
     found = [task for task in snapshot.tasks if matches(text, task.name, *task.active.labels)]
     page = listed(found, number)
-    accuracies = await asyncio.to_thread(_accuracies, visit)
+    accuracies, due = await asyncio.to_thread(lambda: (_accuracies(visit), consolidation_due(visit)))
     rows = [Row(task, _examples(task.active), accuracies.get(task.name)) for task in page.rows]
-    return visit.render("tasks.html", page=page, rows=rows, text=text, labels=len(snapshot.owners))
+    return visit.render("tasks.html", page=page, rows=rows, text=text, labels=len(snapshot.owners), due=due)
 
 
 @router.get("/tasks/task")

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -471,10 +472,10 @@ async def candidate(request: Request, number: Candidate) -> Response:
     responses=_CHANGE_ERRORS,
     response_model=DiscardResponse,
 )
-async def discard(request: Request, number: Candidate) -> Response:
+async def discard(request: Request, caller: Operator, number: Candidate) -> Response:
     """Delete a candidate."""
     workspace = context_of(request).opened()
-    await asyncio.to_thread(workspace.discard, number, wait_seconds=0.0)
+    await asyncio.to_thread(partial(workspace.discard, number, wait_seconds=0.0, actor=caller.actor))
     return _json({"discarded": number})
 
 
@@ -565,7 +566,7 @@ async def cancel(request: Request, caller: Learner, job_id: str) -> Response:
     queue = context_of(request).jobs
     if not caller.role.allows(Role.OPERATE) and await asyncio.to_thread(queue.caller, job_id) != caller.id:
         raise ApiProblem(403, "forbidden", "this key may cancel only jobs that it requested; use one to operate")
-    cancelled = await asyncio.to_thread(queue.cancel, job_id)
+    cancelled = await asyncio.to_thread(queue.cancel, job_id, by=caller.actor)
     return _json(cancelled.to_json())
 
 

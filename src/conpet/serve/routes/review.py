@@ -16,7 +16,7 @@ from fastapi import Path as InPath
 
 from conpet.config.duration import moment_of
 from conpet.errors import DataError
-from conpet.jobs.records import JobKind, JobRequest, actor_of
+from conpet.jobs.records import JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.review.label_studio import is_export, read_tasks
 from conpet.review.records import Imported, ReviewItem
@@ -81,11 +81,14 @@ async def status(request: Request) -> StatusResponse:
     responses=_ERRORS,
     openapi_extra=body_of(DrawRequest, default={}, more_in_doubt={"random": 50, "uncertain": 200}),
 )
-async def draw(request: Request, body: Annotated[DrawRequest, json_body(DrawRequest)]) -> DrawResponse:
+async def draw(
+    request: Request, caller: Reviewer, body: Annotated[DrawRequest, json_body(DrawRequest)]
+) -> DrawResponse:
     """Draw from the predictions recorded since the last draw; they must be recorded with their inputs."""
     review = context_of(request).review()
     start = None if body.since is None else moment_of(body.since, "since")
-    drawn = await asyncio.to_thread(partial(review.draw, **body.model_dump(exclude={"since"}), since=start))
+    wanted = body.model_dump(exclude={"since"})
+    drawn = await asyncio.to_thread(partial(review.draw, **wanted, since=start, by=caller.actor))
     return DrawResponse.model_validate(drawn.to_json())
 
 
@@ -240,10 +243,13 @@ async def learn(
     responses=_ERRORS | {200: {"content": {"application/json": {"example": [_LABEL_STUDIO_TASK]}}}},
 )
 async def export(
-    request: Request, state: Annotated[State | None, Query(description="Only items in this state.")] = None
+    request: Request,
+    caller: Reviewer,
+    state: Annotated[State | None, Query(description="Only items in this state.")] = None,
 ) -> list[dict[str, Any]]:
     """Return items as tasks for Label Studio: answers are predictions, and verdicts are annotations."""
-    return await asyncio.to_thread(context_of(request).review().export, [] if state is None else [state])
+    review = context_of(request).review()
+    return await asyncio.to_thread(review.export, [] if state is None else [state], by=caller.actor)
 
 
 @router.get(
@@ -281,8 +287,7 @@ async def import_items(
 
 def reviewer_of(caller: Caller, person: str | None = None) -> str:
     """Return the name of a caller as a reviewer, with that of the person, if one key serves several."""
-    name = actor_of(caller.id) or caller.id
-    return name if person is None else f"{name}: {person}"
+    return caller.actor if person is None else f"{caller.actor}: {person}"
 
 
 def learning(caller: Caller, wanted: LearnReviewedRequest) -> JobRequest:
@@ -316,7 +321,7 @@ def _imported(review: Review, reviewer: str, body: ImportRequest) -> Imported:
         return review.add(body.rows, reviewer=reviewer, double=body.double)
     if not is_export(body.tasks):
         raise DataError("these are no tasks of Label Studio: each has `data`, or fields as in JSON-MIN")
-    return review.add_annotated(read_tasks(body.tasks, _SOURCE), double=body.double)
+    return review.add_annotated(read_tasks(body.tasks, _SOURCE), double=body.double, by=reviewer)
 
 
 def _fields(item: ReviewItem) -> ItemFields:
