@@ -196,6 +196,18 @@ def test_states_keep_the_backbones_number_format(cache: StateCache) -> None:
 # Features and bounds
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options", "reaches"),
+    [
+        ("bert", {}, True),
+        ("bert", {"feature_layers": (1, 2)}, False),
+        ("llama", {"frozen_layers": 0}, False),  # the last layer of a causal model predicts the next token
+    ],
+)
+def test_features_of_an_encoder_reach_its_last_layer(architecture: str, options: dict[str, Any], reaches: bool) -> None:
+    assert tiny_backbone(architecture, **options).features_reach_last_layer is reaches
+
+
 def test_features_are_means_over_tokens_at_the_feature_layers_on_one_fixed_scale() -> None:
     backbone = tiny_backbone(frozen_layers=3, feature_layers=(1, 2))
     states = backbone.states(EXAMPLES)

@@ -68,6 +68,15 @@ def test_an_example_of_weight_two_counts_as_two() -> None:
     torch.testing.assert_close(one.logits(features), two.logits(features), rtol=0, atol=0.1)
 
 
+def test_a_last_block_of_weight_two_is_twice_as_long_as_another_and_the_norm_stays() -> None:
+    features, targets = blobs(4, 80, seed=2)
+    start = LogisticWeights.zero(DIM, LABELS[:4])
+    factors = torch.tensor([1.0, 2.0]).repeat_interleave(DIM // 2) / 2.5**0.5
+    weighted = LogisticRegression().fit(features, targets, start, block=DIM // 2, last_weight=2.0)
+    by_hand = LogisticRegression().fit(features * factors, targets, start, block=DIM // 2)
+    torch.testing.assert_close(weighted.logits(features), by_hand.logits(features * factors), rtol=1e-3, atol=1e-3)
+
+
 def test_columns_that_are_not_free_take_part_and_stay() -> None:
     features, targets = blobs(6, 180, seed=4)
     old = targets < 3

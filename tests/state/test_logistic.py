@@ -59,3 +59,19 @@ def test_of_very_many_tasks_some_are_read(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(logistic, "MAX_EXAMPLES", 4 * LABELS * EXAMPLES)
     monkeypatch.setattr(logistic, "MAX_OTHERS", 7)
     assert accuracy_after(learned, asked) > everything - 0.1
+
+
+@pytest.mark.parametrize(("kind", "weighs_more"), [(Kind.TEXT, True), (Kind.RELATION, False), (Kind.TYPING, False)])
+def test_the_last_layer_weighs_more_for_plain_text_only(kind: Kind, weighs_more: bool) -> None:
+    """Blocks of relations and mentions are not depths of the whole text."""
+    (rows,) = tasks(1, seed=1)
+    rows = rows._replace(kind=kind)
+    with_last, without = (
+        LogisticTrainer().train({}, [rows], [rows.name], {kind}, block=WIDTH // 2, last_layer=last_layer, seed=0)[kind]
+        for last_layer in (True, False)
+    )
+    shares = [
+        weights.weight[WIDTH // 2 :].square().sum() / weights.weight.square().sum() for weights in (with_last, without)
+    ]
+    assert bool(shares[0] > shares[1] + 0.1) is weighs_more
+    assert bool(shares[0] == shares[1]) is not weighs_more

@@ -210,6 +210,11 @@ class Backbone:
         return self.hidden_size * max(1, len(self.feature_layers))
 
     @property
+    def features_reach_last_layer(self) -> bool:
+        """Whether the model is an encoder and the deepest features are those of its last layer."""
+        return self.encoder.style is Style.MASKED and self.feature_layers[-1:] == (self.cut.layers,)
+
+    @property
     def parameters(self) -> int:
         """Number of frozen parameters."""
         return parameter_count(self.cut.model)

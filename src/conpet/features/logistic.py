@@ -18,6 +18,12 @@ TOLERANCE = 3e-6
 """Training stops when an iteration lowers the mean loss by less: after some 25 iterations, close to the optimum."""
 REVISED = 30
 """Most other columns that are trained with new ones: those with the largest gradient."""
+LAST_LAYER_WEIGHT = 2.0
+"""How much the last layer of an encoder weighs beside each earlier depth, for plain text.
+
+Frozen features give all depths the same norm, but the last layer was trained to represent text. Chosen on training
+examples that no benchmark uses (`benchmarks/choose_last_weight.py`).
+"""
 NEW_ITERATIONS = 12
 """Most iterations that train new columns alone."""
 REVISING_ITERATIONS = 25
@@ -89,7 +95,7 @@ class LogisticRegression:
     """Multinomial logistic regression with an L2 penalty, by L-BFGS.
 
     From weights of 0 and with all columns free, it is scikit-learn's `LogisticRegression(C=inverse_penalty)` on
-    features whose blocks have the norm 1.
+    features whose blocks have the norm 1. The last block may weigh more; then its weights are penalised less.
 
     Args:
         inverse_penalty: scikit-learn's C, above 0. The default is a common choice for sentence embeddings.
@@ -105,6 +111,7 @@ class LogisticRegression:
         start: LogisticWeights,
         *,
         block: int,
+        last_weight: float = 1.0,
         weight: Tensor | None = None,
         free: Sequence[int] | None = None,
         new: Sequence[int] = (),
@@ -116,16 +123,17 @@ class LogisticRegression:
             targets: The column of each example's label `[n]`.
             start: The weights to start from; they are not changed.
             block: Width d of a block of the features; each block has the norm `sqrt(d)`.
+            last_weight: Norm of the last block relative to each of the others; the norm of all together stays.
             weight: Weight of each example in the loss `[n]`; None for 1.
             free: Columns to train; the others take part in the softmax and stay as they are. None for all.
             new: Columns among these that are new. If there are more than `REVISED` others, the new ones are trained
                 alone, and then with those whose gradient is the largest, so that the cost does not grow with the number
                 of columns trained before. Empty to train all free columns together.
         """
-        scale = block**-0.5
+        scale = _scale(start.weight.shape[0], block, last_weight)
         importance = torch.ones(len(targets), dtype=torch.float32) if weight is None else weight
         loss = _Loss(features.to("cpu", torch.float32) * scale, targets, importance, 2 * self.inverse_penalty)
-        parameters = torch.cat([start.weight / scale, start.bias.unsqueeze(0)])
+        parameters = torch.cat([start.weight / scale.unsqueeze(1), start.bias.unsqueeze(0)])
         columns = torch.arange(len(start.labels)) if free is None else torch.tensor(free, dtype=torch.int64)
         added = torch.tensor(new, dtype=torch.int64)
         others = columns[~torch.isin(columns, added)]
@@ -135,7 +143,14 @@ class LogisticRegression:
             parameters = loss.minimised(parameters, torch.cat([added, others[largest]]), REVISING_ITERATIONS)
         else:
             parameters = loss.minimised(parameters, columns, MAX_ITERATIONS)
-        return LogisticWeights(start.labels, parameters[:-1] * scale, parameters[-1])
+        return LogisticWeights(start.labels, parameters[:-1] * scale.unsqueeze(1), parameters[-1])
+
+
+def _scale(width: int, block: int, last_weight: float) -> Tensor:
+    """Return the factor of each feature `[F]`: blocks get the norm 1, but the last one weighs more."""
+    weights = torch.ones(width // block, dtype=torch.float32)
+    weights[-1] = last_weight
+    return (weights / (weights.square().mean() * block).sqrt()).repeat_interleave(block)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -391,8 +391,16 @@ class Method(ABC):
         removed: bool = False,
     ) -> dict[Kind, LogisticWeights]:
         """Return the weights of the logistic regression after a change; see `LogisticTrainer.train`."""
-        block, seed = self.backbone.hidden_size, self.settings.seed
-        return self._logistic_trainer.train(weights, tasks, changed, kinds, block=block, seed=seed, removed=removed)
+        return self._logistic_trainer.train(
+            weights,
+            tasks,
+            changed,
+            kinds,
+            block=self.backbone.hidden_size,
+            last_layer=self.backbone.features_reach_last_layer,
+            seed=self.settings.seed,
+            removed=removed,
+        )
 
     # Answering
 

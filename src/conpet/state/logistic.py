@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from conpet.data import Kind
 from conpet.features.feature_map import View
-from conpet.features.logistic import LogisticRegression, LogisticWeights
+from conpet.features.logistic import LAST_LAYER_WEIGHT, LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClassSums
 from conpet.heads.labels import indices_of
 from conpet.state.slots import MODULE
@@ -81,6 +81,7 @@ class LogisticTrainer:
         kinds: Collection[Kind],
         *,
         block: int,
+        last_layer: bool = False,
         seed: int,
         removed: bool = False,
     ) -> dict[Kind, LogisticWeights]:
@@ -92,6 +93,7 @@ class LogisticTrainer:
             changed: Names of the tasks that are new or have other examples.
             kinds: The kinds of input whose tasks changed or were removed; the weights of others stay.
             block: Width of a block of the features.
+            last_layer: Whether the last block of plain text is the last layer of an encoder, which then weighs more.
             seed: Seed of the draw of old examples.
             removed: Whether examples were removed, which must leave no trace: then all weights are trained to the end.
         """
@@ -100,7 +102,15 @@ class LogisticTrainer:
             weights.pop(kind, None)
             of_kind = [rows for rows in tasks if rows.kind is kind]
             if of_kind:
-                weights[kind] = self._train(before.get(kind), of_kind, changed, block, seed, removed)
+                weights[kind] = self._train(
+                    before.get(kind),
+                    of_kind,
+                    changed,
+                    block,
+                    LAST_LAYER_WEIGHT if last_layer and kind is Kind.TEXT else 1.0,
+                    seed,
+                    removed,
+                )
         return weights
 
     def _train(
@@ -109,6 +119,7 @@ class LogisticTrainer:
         tasks: Sequence[Rows],
         changed: Collection[str],
         block: int,
+        last_weight: float,
         seed: int,
         removed: bool,
     ) -> LogisticWeights:
@@ -131,6 +142,7 @@ class LogisticTrainer:
             indices_of([name for _, classes in read for name in classes], labels),
             start,
             block=block,
+            last_weight=last_weight,
             weight=torch.cat([draw.weights for draw in draws]),
             free=free,
             new=() if removed else [column for column, label in enumerate(labels) if label in added],
