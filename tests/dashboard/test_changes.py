@@ -267,7 +267,8 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert "The gate stopped the last change" in browser.get("/ui/overview").text
         assert "Stopped by the gate" in refused.text
         asked = browser.get("/ui/candidates/1/promote")
-        assert "get worse by more than the margin" in asked.text
+        assert re.search(r"by more than the margin: \d labels?, \d tasks?, all earlier labels together\.", asked.text)
+        assert asked.rows("What would get worse") == refused.rows("What would get worse")
         made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))
         assert "Gate overruled" in made.text
         gone = browser.get(refused.path)

@@ -250,6 +250,12 @@ class GateReport:
         return tuple(sorted(found, key=lambda one: -one.fall))
 
     @property
+    def fell(self) -> dict[Level, int]:
+        """Number of labels and tasks that fall by more than the margin, and 1 for the whole if it does."""
+        numbers = Counter(one.level for one in self.broken)
+        return {level: numbers[level] for level in Level if numbers[level]}
+
+    @property
     def not_proven(self) -> tuple[Comparison, ...]:
         """The comparisons with too few examples."""
         return tuple(one for one in self.comparisons if one.verdict is Verdict.NOT_PROVEN)

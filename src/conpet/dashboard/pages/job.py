@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from starlette.responses import Response
 
+from conpet.dashboard.falls import fallen
+from conpet.dashboard.messages import marked
 from conpet.dashboard.names import KINDS, STAGES, STATES, caller_name
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
@@ -28,6 +30,31 @@ _LINES = 200
 """Most lines of the log that are shown."""
 _COMPARISONS = 100
 """Most rows of the gate's table."""
+_DISCARD = marked("Discard the change. Nothing is lost but the computing time.")
+_OF_DATA = (
+    marked(
+        "Correct the data: often, examples of a new label look like those of an earlier one. Then learn the task again."
+    ),
+    _DISCARD,
+    marked("Make it anyway, if the new label is meant to take over these inputs."),
+)
+_OF_RETURN = (
+    marked(
+        "See what would get worse: something that was learned or corrected since would be lost. Another version may do."
+    ),
+    _DISCARD,
+    marked("Make it anyway, if the present answers are worse than what would be lost."),
+)
+_OTHER_ADVICE = (
+    marked("See what would get worse, and which labels would get these answers."),
+    _DISCARD,
+    marked("Make it anyway, if that is meant."),
+)
+_ADVICE = {
+    **dict.fromkeys((JobKind.LEARN, JobKind.EXTEND, JobKind.REVIEW, JobKind.SPLIT), _OF_DATA),
+    **dict.fromkeys((JobKind.ACTIVATE, JobKind.RESTORE), _OF_RETURN),
+}
+"""What can be done after a refusal, by kind of change; `_OTHER_ADVICE` for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +102,12 @@ async def job(visit: Learner, job_id: str) -> Response:
         caller=caller_name(context.keys, caller),
         may_cancel=visit.allows(Role.OPERATE) or caller == visit.caller.id,
         kind=visit.gettext(KINDS[found.kind]),
+        advice=[visit.gettext(text) for text in _ADVICE.get(found.kind, _OTHER_ADVICE)],
         state=(visit.gettext(STATES[found.state][0]), STATES[found.state][1]),
         stage=_stage(visit, found),
         learned=_learned(found),
         log=events[-_LINES:],
         refused=await asyncio.to_thread(_refused, visit, found),
-        Level=Level,
     )
 
 
@@ -98,14 +125,9 @@ async def cancel(visit: Learner, job_id: str) -> Response:
 async def ask_to_promote(visit: Operator, number: int) -> Response:
     """Say what making a refused change means."""
     report = await asyncio.to_thread(visit.context.opened().gate_report, number)
-    broken = [one for one in report.broken if one.level is Level.LABEL]
     effects = [
         visit.gettext("The change that the gate refused is made as it was computed. Nothing is trained again."),
-        visit.ngettext(
-            "Answers to %(num)s earlier label get worse by more than the margin.",
-            "Answers to %(num)s earlier labels get worse by more than the margin.",
-            len(broken),
-        ),
+        _harm(visit, report),
         visit.gettext("The history records that the gate was overruled, and by whom."),
         visit.gettext("You can roll the task back afterwards."),
     ]
@@ -117,6 +139,7 @@ async def ask_to_promote(visit: Operator, number: int) -> Response:
         button=visit.gettext("Make the change anyway"),
         back=link("tasks"),
         danger=True,
+        broken=report.broken[:_COMPARISONS],
     )
 
 
@@ -135,6 +158,15 @@ async def discard(visit: Operator, number: int) -> Response:
     discarded = partial(visit.context.opened().discard, number, wait_seconds=0.0, actor=visit.caller.actor)
     await asyncio.to_thread(discarded)
     return visit.redirect(link("tasks"), flash=visit.gettext("The refused change was deleted."))
+
+
+def _harm(visit: Visit, report: GateReport) -> str:
+    """Return why the gate refuses a change, as a sentence."""
+    if report.broken:
+        return visit.gettext("These get worse by more than the margin: %(what)s.", what=fallen(visit, report.fell))
+    if report.dearer:
+        return visit.gettext("Answers get dearer, counting what mistakes and computing cost.")
+    return visit.gettext("There are too few held-out examples to prove that nothing gets worse.")
 
 
 def _stage(visit: Visit, job: Job) -> str:
