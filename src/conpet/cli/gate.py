@@ -133,7 +133,7 @@ def _print_report(number: int, report: GateReport, most: int | None) -> None:
         line(f"a sample: the earlier tasks have {report.available:,} held-out examples", out, "dim")
     if report.left_out:
         line(
-            f"not compared: {report.left_out:,} examples that the new version was trained on or gives another label",
+            f"not compared: {report.left_out:,} examples that the other version was trained on or labels differently",
             out,
             "dim",
         )

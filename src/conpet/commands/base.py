@@ -180,7 +180,12 @@ class Transaction:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
         return counted(self.progress, stage, total)
 
-    def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
+    def evaluate(
+        self,
+        state: State,
+        changed: Mapping[str, StoredExamples] | None = None,
+        returned: Mapping[str, int] | None = None,
+    ) -> Evaluation | None:
         """Compare the next state with the present one for the gate, and calibrate its decisions.
 
         Then evaluate it if the caller requested an evaluation.
@@ -188,12 +193,14 @@ class Transaction:
         Args:
             state: The next state.
             changed: Examples that replace the stored ones of tasks, by name, with test labels.
+            returned: Numbers of the versions that the change goes back to, by task.
         """
         if self._gate:
             if self.settings.gate.objective == "composite":
                 require_prices(self.settings.prices, "gate.objective=composite")
             with self.costs.stage("gate"):
-                gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
+                counted = partial(self.counted, "gate")
+                gate = Gate(self._present, self.method, state, changed or {}, returned or {}, counted)
                 self._judged = gate.judge()
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         with self.costs.stage("decisions"):

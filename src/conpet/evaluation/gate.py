@@ -213,8 +213,10 @@ class GateReport:
         comparisons: The comparisons: all earlier labels together, each task, each label.
         changed: The examples whose answers differ, also from one wrong answer to another.
         available: Number of held-out examples that the earlier tasks have; those beyond the limits are not compared.
-        left_out: Number of held-out examples of changed tasks that are not compared, because the new version was
-            trained on them or gives them another label.
+        left_out: Number of held-out examples of changed tasks that are not compared, because the other version was
+            trained on them, or a new version gives them another label.
+        versions: Numbers of the versions that the change goes back to, by task; their held-out examples are compared
+            instead of those of the present ones.
         verb: The change.
         tasks: Names of the tasks that it learns, changes or removes.
         score_before: What 1,000 answers cost before, if that is an objective: the held-out examples of earlier and new
@@ -228,6 +230,7 @@ class GateReport:
     changed: tuple[AnswerPair, ...] = ()
     available: int = 0
     left_out: int = 0
+    versions: Mapping[str, int] = field(default_factory=dict)
     verb: str = ""
     tasks: tuple[str, ...] = ()
     score_before: Composite | None = None
@@ -327,6 +330,7 @@ class GateReport:
             "config": self.config.model_dump(mode="json"),
             "available": self.available,
             "left_out": self.left_out,
+            "versions": dict(self.versions),
             "needed": {str(level): number for level, number in self.needed.items()},
             "comparisons": [one.to_json() for one in self.comparisons],
             "changed": [pair.to_json() for pair in self.changed],
@@ -343,6 +347,7 @@ class GateReport:
             tuple(map(AnswerPair.from_json, document["changed"])),
             document["available"],
             document["left_out"],
+            document.get("versions", {}),
             document["verb"],
             tuple(document["tasks"]),
             *map(Composite.from_json, document.get("scores", ())),
