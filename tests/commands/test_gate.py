@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conpet import ConPET, Task
+from conpet.commands.overruled import overruled
 from conpet.data import Examples
 from conpet.errors import CandidateOutdatedError, ConfigError, GateRefusedError, UnknownNameError
 from conpet.evaluation.gate import GateReport, Level, Verdict
@@ -200,6 +201,20 @@ def test_going_back_to_a_version_that_harms_another_task_is_refused(tmp_path: Pa
     with pytest.raises(GateRefusedError) as refused:
         learner.rollback("harmful", 1, evaluate=False)
     assert BROKEN in [one.name for one in refused.value.report.broken]
+
+
+def test_a_change_made_against_the_gate_stands_until_it_is_undone(tmp_path: Path) -> None:
+    learner = learned(tmp_path)
+    _with_gate(learner, STRICT)
+    with pytest.raises(GateRefusedError):
+        learner.learn(_mislabelled(), evaluate=False)
+    learner.promote(gate=False)
+    learner.rename(FIRST.labels[0], "another name", evaluate=False, gate=False)
+    (event,) = overruled(learner.store)
+    assert (event.verb, event.task, event.version) == ("learn", SECOND.name, 2)
+    assert event.detail["gate"]["fell"]["task"] >= 1
+    learner.rollback(SECOND.name, 1, evaluate=False, gate=False)
+    assert overruled(learner.store) == []
 
 
 def test_too_few_examples_are_accepted_unless_proof_is_required(tmp_path: Path) -> None:

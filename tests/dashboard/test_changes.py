@@ -273,6 +273,15 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert "Gate overruled" in made.text
         gone = browser.get(refused.path)
         assert "The workspace has changed since" in gone.text
+        waited(running, made)
+        overview = browser.get("/ui/overview")
+        assert "All is well" not in overview.text
+        assert "A change was made although the gate refused it: Learned – harmful." in overview.text
+        assert re.search(r"These got worse by more than the margin: \d labels?, \d tasks?, all earlier", overview.text)
+        (way_back,) = [one for one in overview.root.all("a") if one.text == "Remove the task…"]
+        asked = browser.get(way_back.attributes["href"])
+        waited(running, ended(browser, browser.send(asked, "/ui/tasks/remove")))
+        assert "although the gate refused it" not in browser.get("/ui/overview").text
 
 
 def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ class GateReport:
             "changed": len(self.changed),
             "broken": len(self.broken),
             "not_proven": len(self.not_proven),
+            **({"fell": {str(level): number for level, number in self.fell.items()}} if self.broken else {}),
             **({"score": [one.total for one in self._scores]} if self._scores else {}),
         }
 
