@@ -330,3 +330,23 @@ def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) ->
         done = ended(browser, browser.send(asked, "/ui/tasks/restore"))
         assert "✓ Done" in done.text
         assert browser.get("/ui/tasks/kept").rows("3 states")[0][3] == "Generation restored"
+
+
+def test_pages_say_which_kept_states_a_removal_deletes_and_lead_to_no_deleted_one(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 3).path) as running:
+        browser = Browser(running)
+        requested = running.client.post("/v1/consolidate", json={"bound": 100, "gate": False}).json()
+        consolidated = ended(browser, browser.get(f"/ui/jobs/{requested['id']}"))
+        waited(running, consolidated)
+        job = running.context.jobs.get(requested["id"])
+        assert job.result is not None
+        number = str(job.result["replaced_generation"])
+        assert "Go back to the state before it…" in browser.get(consolidated.path).text
+        for asked in (
+            browser.get("/ui/tasks/retire", label=FIRST.labels[0]),
+            removal := browser.get("/ui/tasks/remove", name=SECOND.name),
+        ):
+            assert f"The kept state of generation {number} is deleted" in asked.text
+        waited(running, ended(browser, browser.send(removal, "/ui/tasks/remove")))
+        assert "no longer kept" in browser.get(consolidated.path).text
+        assert "is deleted, because it holds" not in browser.get("/ui/tasks/retire", label=FIRST.labels[0]).text

@@ -106,6 +106,7 @@ async def job(visit: Learner, job_id: str) -> Response:
         state=(visit.gettext(STATES[found.state][0]), STATES[found.state][1]),
         stage=_stage(visit, found),
         learned=_learned(found),
+        kept=await asyncio.to_thread(_kept, visit, found),
         log=events[-_LINES:],
         refused=await asyncio.to_thread(_refused, visit, found),
     )
@@ -181,6 +182,14 @@ def _learned(job: Job) -> Sequence[Mapping[str, Any]]:
     """Return the tasks that a job has changed."""
     tasks = (job.result or {}).get("tasks", [])
     return [one if isinstance(one, Mapping) else {"task": one} for one in tasks]
+
+
+def _kept(visit: Visit, job: Job) -> bool:
+    """Return whether the state that a job replaced can still be gone back to."""
+    replaced = (job.result or {}).get("replaced_generation")
+    if replaced is None:
+        return False
+    return any(one.number == replaced and not one.present for one in visit.context.opened().generations)
 
 
 def _refused(visit: Visit, job: Job) -> Refused | None:
