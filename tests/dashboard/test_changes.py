@@ -89,7 +89,9 @@ def test_a_file_is_checked_learned_changed_and_rolled_back(server: Served, brows
     fields = {**asked.form("/ui/tasks/rename"), "name": "<script>renamed"}
     first, again = (browser.post("/ui/tasks/rename", fields) for _ in range(2))
     assert first.path == again.path  # sent twice, done once
-    waited(server, ended(browser, first))
+    renaming = ended(browser, first)
+    assert f"“{label}” becomes “<script>renamed”" in renaming.text
+    waited(server, renaming)
     page = browser.get("/ui/tasks/task", name="<i>cards")
     names = [row[0] for row in page.rows("Labels, measured on test examples among the labels of all tasks")]
     assert "<script>renamed" in names
@@ -271,8 +273,14 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert asked.rows("What would get worse") == refused.rows("What would get worse")
         made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))
         assert "Gate overruled" in made.text
-        gone = browser.get(refused.path)
-        assert "The workspace has changed since" in gone.text
+        assert "Task: harmful" in made.text
+        assert "made anyway, against the gate" in browser.get(refused.path).text
+        states = [row[1:4] for row in browser.get("/ui/jobs").rows("Jobs, the newest first")]
+        assert states == [
+            ["Make a refused change", "harmful", "✓ Done"],
+            ["Learn a task", "harmful", "! Stopped by the gate"],
+        ]
+        assert browser.get("/ui/audit").rows("Changes, the newest first")[0][2] == "Learned ! Gate overruled"
         waited(running, made)
         overview = browser.get("/ui/overview")
         assert "All is well" not in overview.text
@@ -280,7 +288,10 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert re.search(r"These got worse by more than the margin: \d labels?, \d tasks?, all earlier", overview.text)
         (way_back,) = [one for one in overview.root.all("a") if one.text == "Remove the task…"]
         asked = browser.get(way_back.attributes["href"])
-        waited(running, ended(browser, browser.send(asked, "/ui/tasks/remove")))
+        removed = ended(browser, browser.send(asked, "/ui/tasks/remove"))
+        waited(running, removed)
+        assert "Gate passed" in removed.text
+        assert removed.rows("What was changed")[0][3] != "–"
         assert "although the gate refused it" not in browser.get("/ui/overview").text
 
 

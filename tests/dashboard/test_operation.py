@@ -144,14 +144,14 @@ def test_jobs_are_listed_by_state_with_a_link_to_each(tmp_path: Path) -> None:
         rows = page.rows("Jobs, the newest first")
         assert [row[1:4] for row in rows] == [
             ["Remove a task", "text-1, <b>", "! Cancelled"],
-            ["Roll back to another version", "text-0", "✓ Done"],
+            ["Roll back to another version", "text-0 version 1", "✓ Done"],
         ]
         assert [link.text for link in page.root.all("a", href=f"/ui/jobs/{done.id}")] == [rows[1][1]]
         only = browser.get("/ui/jobs", state="succeeded").rows("Jobs, the newest first")
-        assert [row[2] for row in only] == ["text-0"]
+        assert [row[2] for row in only] == ["text-0 version 1"]
         assert browser.get("/ui/jobs", state="odd").status == 422
         older = browser.get("/ui/jobs", before=last.id).rows("Jobs, the newest first")
-        assert [row[2] for row in older] == ["text-0"]
+        assert [row[2] for row in older] == ["text-0 version 1"]
 
 
 def test_the_history_is_searched_exported_and_verified(browser: Browser, ws: ConPET, tmp_path: Path) -> None:

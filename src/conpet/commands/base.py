@@ -23,7 +23,7 @@ from conpet.cost import CostLedger, Meter, StageCost
 from conpet.errors import DiskFullError, GateRefusedError
 from conpet.evaluation.composite import composite, price_of, require_prices
 from conpet.evaluation.evaluator import counted, evaluate
-from conpet.evaluation.gate import GATE, OFF, GateReport
+from conpet.evaluation.gate import GATE, OFF, REFUSED_AT, GateReport
 from conpet.evaluation.history import CACHE, DECISION_COST, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
@@ -299,7 +299,8 @@ class Transaction:
             candidate: The candidate.
             gate: What the history keeps of the gate.
         """
-        about = {GATE: {**gate, "promoted": candidate.record.number}}
+        record = candidate.record
+        about = {GATE: {**gate, "promoted": record.number, REFUSED_AT: record.created.isoformat()}}
         changes = [replace(change, detail={**change.detail, **about}) for change in candidate.changes]
         changes[-1] = replace(changes[-1], clear_scratch=tuple(self.store.scratches()))
         event = self._made(changes, None)[-1]

@@ -22,6 +22,8 @@ GATE = "gate"
 """Key of an event's detail: what the gate found (`GateReport.summary`), or that it was off (`OFF`)."""
 OFF = {"verdict": "off"}
 """The gate's entry in the history for a change that was made without it."""
+REFUSED_AT = "refused_at"
+"""Key of the gate's entry for a candidate that was made: when it was refused; numbers of candidates are used again."""
 _SHOWN = 5
 """Most labels and tasks that a message lists."""
 

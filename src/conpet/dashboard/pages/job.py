@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,12 +14,13 @@ from starlette.responses import Response
 
 from conpet.dashboard.falls import fallen
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import KINDS, STAGES, STATES, caller_name
+from conpet.dashboard.names import KINDS, STAGES, about_job, caller_name, state_of
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
 from conpet.errors import CandidateOutdatedError, UnknownNameError
-from conpet.evaluation.gate import Comparison, GateReport, Level, Verdict
+from conpet.evaluation.gate import GATE, REFUSED_AT, Comparison, GateReport, Level, Verdict
+from conpet.evaluation.history import JOB
 from conpet.jobs.records import Job, JobEventKind, JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.serve.keys import Role
@@ -64,12 +67,12 @@ class Refused:
     Attributes:
         number: Its number among the candidates.
         report: What it would do; None if it is gone.
-        outdated: Whether the workspace has changed since.
+        made: Whether it was made anyway.
     """
 
     number: int
     report: GateReport | None
-    outdated: bool
+    made: bool
 
     @property
     def broken(self) -> Sequence[Comparison]:
@@ -103,9 +106,11 @@ async def job(visit: Learner, job_id: str) -> Response:
         may_cancel=visit.allows(Role.OPERATE) or caller == visit.caller.id,
         kind=visit.gettext(KINDS[found.kind]),
         advice=[visit.gettext(text) for text in _ADVICE.get(found.kind, _OTHER_ADVICE)],
-        state=(visit.gettext(STATES[found.state][0]), STATES[found.state][1]),
+        state=state_of(found),
         stage=_stage(visit, found),
         learned=_learned(found),
+        about=about_job(visit, found),
+        gate=await asyncio.to_thread(_gate, visit, found),
         kept=await asyncio.to_thread(_kept, visit, found),
         log=events[-_LINES:],
         refused=await asyncio.to_thread(_refused, visit, found),
@@ -147,8 +152,8 @@ async def ask_to_promote(visit: Operator, number: int) -> Response:
 @router.post("/candidates/{number}/promote")
 async def promote(visit: Operator, number: int) -> Response:
     """Make a refused change."""
-    await asyncio.to_thread(visit.context.opened().gate_report, number)
-    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": False})
+    report = await asyncio.to_thread(visit.context.opened().gate_report, number)
+    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": False}, report.tasks)
     submitted = await submit_change(visit.request, visit.caller, wanted)
     return visit.redirect(link(f"jobs/{submitted.job.id}"))
 
@@ -179,9 +184,20 @@ def _stage(visit: Visit, job: Job) -> str:
 
 
 def _learned(job: Job) -> Sequence[Mapping[str, Any]]:
-    """Return the tasks that a job has changed."""
-    tasks = (job.result or {}).get("tasks", [])
-    return [one if isinstance(one, Mapping) else {"task": one} for one in tasks]
+    """Return the tasks that a job has changed, with what is known of each."""
+    result = job.result or {}
+    measured = {"whole_accuracy": result.get("whole_accuracy")} if job.kind is JobKind.REMOVE else {}
+    return [{**measured, **one} for one in result.get("tasks", []) if isinstance(one, Mapping)]
+
+
+def _gate(visit: Visit, job: Job) -> Mapping[str, Any] | None:
+    """Return what the gate found about a change that was made; None if it has nothing to say."""
+    generation = (job.result or {}).get("generation")
+    if generation is None:
+        return None
+    found = visit.context.opened().store.history(before=generation + 1, limit=1)
+    own = [event.detail for event in found if event.detail.get(JOB) == job.id]
+    return own[0].get(GATE) if own else None
 
 
 def _kept(visit: Visit, job: Job) -> bool:
@@ -197,7 +213,16 @@ def _refused(visit: Visit, job: Job) -> Refused | None:
     number = (job.error or {}).get("candidate")
     if number is None:
         return None
-    try:
-        return Refused(number, visit.context.opened().gate_report(number), outdated=False)
-    except (UnknownNameError, CandidateOutdatedError):
-        return Refused(number, None, outdated=True)
+    workspace = visit.context.opened()
+    refused = {record.number: record.created for record in workspace.candidates}
+    if number in refused and _during(job, refused[number]):
+        with suppress(UnknownNameError, CandidateOutdatedError):
+            return Refused(number, workspace.gate_report(number), made=False)
+    entries = [event.detail.get(GATE) or {} for event in workspace.store.history(search=REFUSED_AT)]
+    promoted = [datetime.fromisoformat(one[REFUSED_AT]) for one in entries if one.get("promoted") == number]
+    return Refused(number, None, made=any(_during(job, moment) for moment in promoted))
+
+
+def _during(job: Job, moment: datetime) -> bool:
+    """Return whether a job was running at a moment."""
+    return job.started is not None and job.ended is not None and job.started <= moment <= job.ended
