@@ -15,7 +15,6 @@ from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit
 from conpet.evaluation.gate import GATE, Level
 from conpet.jobs.records import Job, JobState
-from conpet.report.data import NOTABLE_FALL
 from conpet.serve.keys import Role
 from conpet.store import EventSummary, TaskRecord
 from conpet.watching.report import WatchReport
@@ -179,7 +178,7 @@ def _of_accuracy(visit: Visit, points: Sequence[Point]) -> Iterator[Reason]:
         yield Reason("warn", text, link("tasks"), visit.gettext("Tasks"))
         return
     last = measured[-1]
-    if last.forgetting is not None and last.forgetting >= NOTABLE_FALL:
+    if last.fell:
         text = visit.gettext(
             "Earlier tasks have lost %(points)s points on average since their best.",
             points=visit.formats.points(last.forgetting).removeprefix("+"),
