@@ -107,6 +107,17 @@ def test_without_a_record_pages_say_how_to_begin(empty: Browser) -> None:
     assert empty.get("/ui/audit/predictions/1").status == 409
 
 
+def test_before_the_first_recorded_answer_pages_know_that_answers_are_recorded(tmp_path: Path) -> None:
+    made = workspace(tmp_path, 1)
+    made.set_log("text")
+    with served(made.path) as running:
+        browser = Browser(running)
+        for path in ("overview", "routing", "alarms", "audit/predictions"):
+            assert "--log-predictions" not in browser.get(f"/ui/{path}").text, path
+        assert "recorded from now on" in browser.get("/ui/alarms").text
+        assert "recorded so far" in browser.get("/ui/alarms/restart").text
+
+
 def test_an_alarm_says_what_changed_and_watching_can_begin_anew(tmp_path: Path) -> None:
     ws = workspace(tmp_path, 2)
     ws.set_log("hash")
