@@ -229,6 +229,19 @@ def test_costs_are_shown_by_task_against_other_ways_and_with_prices(browser: Bro
     assert len(page.rows("Versions of the workspace, the newest first")) == 2
 
 
+def test_costs_are_those_after_the_last_change(tmp_path: Path) -> None:
+    made = workspace(tmp_path, 1)
+    with served(made.path) as running:
+        browser = Browser(running)
+        wait_for(lambda: "Cost by kind of operation" in browser.get("/ui/cost").text)
+        made.learn(TASKS[1])
+        shown = browser.get("/ui/cost")
+        if TASKS[1].name not in shown.text:
+            assert "This page reloads automatically" in shown.text
+            assert shown.root.all("meta", http_equiv="refresh")
+        wait_for(lambda: TASKS[1].name in browser.get("/ui/cost").text)
+
+
 def test_every_setting_is_shown_with_its_meaning(browser: Browser) -> None:
     assert set(SERVER) == set(ServeSettings.model_fields)
     assert set(WORKSPACE) == {row.name for row in describe_settings()}
