@@ -140,7 +140,10 @@ def test_what_is_not_computed_yet_is_not_called_well(server: Served, monkeypatch
         page = Browser(server).get("/ui/overview")
     finally:
         released.set()
-    assert "Nothing wrong is known so far. Accuracy and alarms are still being computed." in page.text
+    assert "Nothing wrong is known so far." in page.text
+    assert "Accuracy and alarms are still being computed. This page reloads automatically." in page.text
+    assert page.root.all("meta", http_equiv="refresh")  # without scripts
+    assert page.root.all("section", hx_get="/ui/overview")
 
 
 def test_names_and_texts_that_look_like_code_are_shown_as_they_are(server: Served) -> None:
