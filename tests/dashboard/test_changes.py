@@ -268,6 +268,11 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert any(BROKEN in row[0] for row in refused.rows("What would get worse"))
         assert "The gate stopped the last change" in browser.get("/ui/overview").text
         assert "Stopped by the gate" in refused.text
+        browser.send(refused, "/ui/candidates/1/discard")
+        discarded = browser.get("/ui/audit/actions").rows("Actions, the newest first")[0]
+        assert discarded[2:] == ["Refused change deleted", "Learned: harmful", "127.0.0.1"]
+        checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": "harmful"}, files)
+        refused = ended(browser, browser.send(checked, checked.path, {"correct": "yes"}))
         asked = browser.get("/ui/candidates/1/promote")
         assert re.search(r"by more than the margin: \d labels?, \d tasks?, all earlier labels together\.", asked.text)
         assert asked.rows("What would get worse") == refused.rows("What would get worse")
@@ -278,8 +283,10 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         states = [row[1:4] for row in browser.get("/ui/jobs").rows("Jobs, the newest first")]
         assert states == [
             ["Make a refused change", "harmful", "✓ Done"],
-            ["Learn a task", "harmful", "! Stopped by the gate"],
+            *[["Learn a task", "harmful", "! Stopped by the gate"]] * 2,
         ]
+        first = browser.get("/ui/jobs").root.all("th", scope="row")[-1].all("a")[0].attributes["href"]
+        assert "or the change was discarded" in browser.get(first).text  # the number of its candidate was used again
         assert browser.get("/ui/audit").rows("Changes, the newest first")[0][2] == "Learned ! Gate overruled"
         waited(running, made)
         overview = browser.get("/ui/overview")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 from conpet.commands.rows import with_inputs
 from conpet.config import GateConfig
-from conpet.errors import GateRefusedError, UnknownNameError
+from conpet.errors import CandidateOutdatedError, GateRefusedError, UnknownNameError
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.gate import AnswerPair, GateReport
-from conpet.store import Snapshot, Store, TaskRecord, VersionRecord
+from conpet.store import ActionLog, Snapshot, Store, TaskRecord, VersionRecord
 
 _SHOWN = 5
 """Most labels and tasks that a message lists."""
@@ -51,6 +52,19 @@ def report_of(store: Store, number: int, settings: Mapping[str, Any] | None = No
         report = report.judged(GateConfig.parse({**report.config.model_dump(), **settings}))
     with store.snapshot() as snapshot:
         return replace(report, changed=tuple(_with_inputs(snapshot, report)))
+
+
+def discard(
+    store: Store, actions: ActionLog, number: int, *, actor: str | None = None, wait_seconds: float | None = None
+) -> None:
+    """Delete a candidate, and record who did it, of which change and tasks; see `ConPET.discard`."""
+    with store.write("discard", wait_seconds) as writer:
+        about: dict[str, Any] = {}
+        with suppress(UnknownNameError, CandidateOutdatedError):
+            report = store.candidate(number).report
+            about = {"change": report["verb"], "tasks": report["tasks"]}
+        writer.drop_candidate(number)
+        actions.append(actor or store.actor, "candidate-discarded", candidate=number, **about)
 
 
 def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefusedError:

@@ -223,6 +223,8 @@ def _about(visit: Visit, action: Action) -> str:
     if "job" in detail:
         kind = visit.gettext(KINDS[JobKind(detail["kind"])])
         return f"{kind}: {', '.join(detail['tasks'])}" if detail["tasks"] else kind
+    if detail.get("change") and detail["tasks"]:
+        return f"{visit.gettext(VERBS.get(detail['change'], detail['change']))}: {', '.join(detail['tasks'])}"
     if "verdict" in detail:
         said = visit.gettext(VERDICTS[VerdictKind(detail["verdict"])])
         return visit.gettext("item %(number)s: %(verdict)s", number=detail["item"], verdict=said)
