@@ -44,7 +44,7 @@ from conpet.commands import (
 )
 from conpet.commands.audit import Head
 from conpet.commands.base import Transaction, number_tested
-from conpet.commands.candidates import newest, report_of
+from conpet.commands.candidates import discard, newest, report_of
 from conpet.commands.checks import check_settings, consolidation_blocker
 from conpet.commands.cost import cost_report
 from conpet.commands.create import new_settings
@@ -1270,9 +1270,7 @@ class ConPET:
         Raises:
             UnknownNameError: There is no such candidate.
         """
-        with self._store.write("discard", wait_seconds) as writer:
-            writer.drop_candidate(candidate)
-            self.actions.append(actor or self._store.actor, "candidate-discarded", candidate=candidate)
+        discard(self._store, self.actions, candidate, actor=actor, wait_seconds=wait_seconds)
 
     def drop_generation(self, generation: int, *, wait_seconds: float | None = None) -> None:
         """Drop a kept generation, which frees its storage; the present generation does not change.

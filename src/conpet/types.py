@@ -1000,6 +1000,7 @@ class LearnReport:
             "whole_accuracy": self.evaluation.whole_accuracy if self.evaluation else None,
             "average_accuracy": self.evaluation.average_accuracy if self.evaluation else None,
             "forgetting": self.forgetting,
+            "forgetting_examples": self._forgetting_examples,
             "backward_transfer": self.backward_transfer,
             "trainable_parameters": self.trainable_parameters,
             "head_parameters": self.head_parameters,
@@ -1012,9 +1013,14 @@ class LearnReport:
         }
 
     @property
+    def _forgetting_examples(self) -> int:
+        """Number of test examples of older tasks that forgetting is measured on."""
+        return forgetting_examples(self.evaluation.matrix) if self.evaluation else 0
+
+    @property
     def _measured_on(self) -> str:
         """The number of examples that forgetting is measured on, in words."""
-        number = forgetting_examples(self.evaluation.matrix) if self.evaluation else 0
+        number = self._forgetting_examples
         return f" (on {plural(number, 'test example')} of older tasks)" if number else ""
 
     def __str__(self) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from conpet import ConPET
+from conpet import ConPET, Task
+from conpet.commands.overruled import overruled
 from conpet.data import Examples
 from conpet.errors import CandidateOutdatedError, ConfigError, GateRefusedError, UnknownNameError
 from conpet.evaluation.gate import GateReport, Level, Verdict
 from conpet.state.slots import HELD_OUT
 from conpet.store import Change
-from conpet.testing import ask
+from conpet.testing import ask, toy_stream
 from conpet.testing.checks import require_same
 from tests.helpers.gate import BROKEN, FIRST, SECOND, TAKER, THIRD, harmful, larger, learned
 from tests.helpers.workspaces import files_with, frozen_state, stream, workspace
@@ -152,6 +153,68 @@ def test_corrected_labels_and_examples_that_became_training_examples_are_not_com
     report = learner.learn(corrected, evaluate=False)
     assert report.gate is not None
     assert (report.gate.left_out, report.gate.compared) == (2, 118)
+
+
+def _mislabelled() -> Task:
+    """Return other inputs of the second task, each with the label of another."""
+    known = {one.input_key for subset in (SECOND.train, SECOND.validation, SECOND.test) for one in subset}
+    other = dict(zip(SECOND.labels, (*SECOND.labels[1:], SECOND.labels[0]), strict=True))
+    rows = [one for one in toy_stream(3, 3, 60, 20, 4)[1].train if one.input_key not in known]
+    wrong = [one.labelled(other[str(one.label)]) for one in rows]
+    return Task(SECOND.name, tuple(wrong[::2]), tuple(wrong[1::2]), ())
+
+
+def test_going_back_from_a_bad_version_passes_and_compares_the_examples_of_the_good_one(tmp_path: Path) -> None:
+    learner = learned(tmp_path)
+    consolidated = learner.consolidate(bound=100.0, settings={"epochs": 1}, evaluate=False, gate=False)
+    learner.learn(_mislabelled(), evaluate=False, gate=False)
+    for back in (
+        lambda: learner.rollback(SECOND.name, 1, evaluate=False).gate,
+        lambda: learner.restore(consolidated.replaced, evaluate=False),
+    ):
+        back()
+        gate = learner.store.events()[-1].detail["gate"]
+        assert (gate["verdict"], gate["broken"], gate["examples"]) == ("passed", 0, 120)
+        assert gate["changed"] >= 30  # of 60 of the task
+        learner.learn(_mislabelled(), evaluate=False, gate=False)
+    _with_gate(learner, STRICT)
+    with pytest.raises(GateRefusedError):
+        learner.rollback(SECOND.name, 1, evaluate=False)
+    report = learner.gate_report()
+    assert report.versions == {SECOND.name: 1}
+    assert {pair.before.input for pair in report.changed} <= {one.text for one in SECOND.validation}
+
+
+def test_examples_that_the_bad_version_was_trained_on_are_not_compared_when_going_back(tmp_path: Path) -> None:
+    learner = learned(tmp_path)
+    learner.learn(replace(SECOND, train=SECOND.validation, validation=SECOND.train), evaluate=False, gate=False)
+    report = learner.rollback(SECOND.name, 1, evaluate=False)
+    assert report.gate is not None
+    assert (report.gate.left_out, report.gate.compared) == (60, 60)
+
+
+def test_going_back_to_a_version_that_harms_another_task_is_refused(tmp_path: Path) -> None:
+    learner = learned(tmp_path)
+    learner.learn(harmful(), evaluate=False, gate=False)
+    rows = [one.labelled(f"zz {one.label}" if one.label != THIRD.labels[0] else TAKER) for one in THIRD.train]
+    learner.learn(Task("harmful", tuple(rows), (), ()), evaluate=False)
+    with pytest.raises(GateRefusedError) as refused:
+        learner.rollback("harmful", 1, evaluate=False)
+    assert BROKEN in [one.name for one in refused.value.report.broken]
+
+
+def test_a_change_made_against_the_gate_stands_until_it_is_undone(tmp_path: Path) -> None:
+    learner = learned(tmp_path)
+    _with_gate(learner, STRICT)
+    with pytest.raises(GateRefusedError):
+        learner.learn(_mislabelled(), evaluate=False)
+    learner.promote(gate=False)
+    learner.rename(FIRST.labels[0], "another name", evaluate=False, gate=False)
+    (event,) = overruled(learner.store)
+    assert (event.verb, event.task, event.version) == ("learn", SECOND.name, 2)
+    assert event.detail["gate"]["fell"]["task"] >= 1
+    learner.rollback(SECOND.name, 1, evaluate=False, gate=False)
+    assert overruled(learner.store) == []
 
 
 def test_too_few_examples_are_accepted_unless_proof_is_required(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_file_is_checked_learned_changed_and_rolled_back(server: Served, brows
     fields = {**asked.form("/ui/tasks/rename"), "name": "<script>renamed"}
     first, again = (browser.post("/ui/tasks/rename", fields) for _ in range(2))
     assert first.path == again.path  # sent twice, done once
-    waited(server, ended(browser, first))
+    renaming = ended(browser, first)
+    assert f"“{label}” becomes “<script>renamed”" in renaming.text
+    waited(server, renaming)
     page = browser.get("/ui/tasks/task", name="<i>cards")
     names = [row[0] for row in page.rows("Labels, measured on test examples among the labels of all tasks")]
     assert "<script>renamed" in names
@@ -266,12 +268,38 @@ def test_what_the_gate_refuses_is_shown_and_can_be_made_anyway(tmp_path: Path) -
         assert any(BROKEN in row[0] for row in refused.rows("What would get worse"))
         assert "The gate stopped the last change" in browser.get("/ui/overview").text
         assert "Stopped by the gate" in refused.text
+        browser.send(refused, "/ui/candidates/1/discard")
+        discarded = browser.get("/ui/audit/actions").rows("Actions, the newest first")[0]
+        assert discarded[2:] == ["Refused change deleted", "Learned: harmful", "127.0.0.1"]
+        checked = browser.send(form, "/ui/tasks/learn", {"kind": "task", "name": "harmful"}, files)
+        refused = ended(browser, browser.send(checked, checked.path, {"correct": "yes"}))
         asked = browser.get("/ui/candidates/1/promote")
-        assert "get worse by more than the margin" in asked.text
+        assert re.search(r"by more than the margin: \d labels?, \d tasks?, all earlier labels together\.", asked.text)
+        assert asked.rows("What would get worse") == refused.rows("What would get worse")
         made = ended(browser, browser.send(asked, "/ui/candidates/1/promote"))
         assert "Gate overruled" in made.text
-        gone = browser.get(refused.path)
-        assert "The workspace has changed since" in gone.text
+        assert "Task: harmful" in made.text
+        assert "made anyway, against the gate" in browser.get(refused.path).text
+        states = [row[1:4] for row in browser.get("/ui/jobs").rows("Jobs, the newest first")]
+        assert states == [
+            ["Make a refused change", "harmful", "✓ Done"],
+            *[["Learn a task", "harmful", "! Stopped by the gate"]] * 2,
+        ]
+        first = browser.get("/ui/jobs").root.all("th", scope="row")[-1].all("a")[0].attributes["href"]
+        assert "or the change was discarded" in browser.get(first).text  # the number of its candidate was used again
+        assert browser.get("/ui/audit").rows("Changes, the newest first")[0][2] == "Learned ! Gate overruled"
+        waited(running, made)
+        overview = browser.get("/ui/overview")
+        assert "All is well" not in overview.text
+        assert "A change was made although the gate refused it: Learned – harmful." in overview.text
+        assert re.search(r"These got worse by more than the margin: \d labels?, \d tasks?, all earlier", overview.text)
+        (way_back,) = [one for one in overview.root.all("a") if one.text == "Remove the task…"]
+        asked = browser.get(way_back.attributes["href"])
+        removed = ended(browser, browser.send(asked, "/ui/tasks/remove"))
+        waited(running, removed)
+        assert "Gate passed" in removed.text
+        assert removed.rows("What was changed")[0][3] != "–"
+        assert "although the gate refused it" not in browser.get("/ui/overview").text
 
 
 def test_roles_hold_for_pages_and_forms(server: Served, tmp_path: Path) -> None:
@@ -320,3 +348,23 @@ def test_the_state_before_a_consolidation_can_be_gone_back_to(tmp_path: Path) ->
         done = ended(browser, browser.send(asked, "/ui/tasks/restore"))
         assert "✓ Done" in done.text
         assert browser.get("/ui/tasks/kept").rows("3 states")[0][3] == "Generation restored"
+
+
+def test_pages_say_which_kept_states_a_removal_deletes_and_lead_to_no_deleted_one(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 3).path) as running:
+        browser = Browser(running)
+        requested = running.client.post("/v1/consolidate", json={"bound": 100, "gate": False}).json()
+        consolidated = ended(browser, browser.get(f"/ui/jobs/{requested['id']}"))
+        waited(running, consolidated)
+        job = running.context.jobs.get(requested["id"])
+        assert job.result is not None
+        number = str(job.result["replaced_generation"])
+        assert "Go back to the state before it…" in browser.get(consolidated.path).text
+        for asked in (
+            browser.get("/ui/tasks/retire", label=FIRST.labels[0]),
+            removal := browser.get("/ui/tasks/remove", name=SECOND.name),
+        ):
+            assert f"The kept state of generation {number} is deleted" in asked.text
+        waited(running, ended(browser, browser.send(removal, "/ui/tasks/remove")))
+        assert "no longer kept" in browser.get(consolidated.path).text
+        assert "is deleted, because it holds" not in browser.get("/ui/tasks/retire", label=FIRST.labels[0]).text

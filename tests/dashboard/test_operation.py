@@ -107,6 +107,17 @@ def test_without_a_record_pages_say_how_to_begin(empty: Browser) -> None:
     assert empty.get("/ui/audit/predictions/1").status == 409
 
 
+def test_before_the_first_recorded_answer_pages_know_that_answers_are_recorded(tmp_path: Path) -> None:
+    made = workspace(tmp_path, 1)
+    made.set_log("text")
+    with served(made.path) as running:
+        browser = Browser(running)
+        for path in ("overview", "routing", "alarms", "audit/predictions"):
+            assert "--log-predictions" not in browser.get(f"/ui/{path}").text, path
+        assert "recorded from now on" in browser.get("/ui/alarms").text
+        assert "recorded so far" in browser.get("/ui/alarms/restart").text
+
+
 def test_an_alarm_says_what_changed_and_watching_can_begin_anew(tmp_path: Path) -> None:
     ws = workspace(tmp_path, 2)
     ws.set_log("hash")
@@ -144,14 +155,14 @@ def test_jobs_are_listed_by_state_with_a_link_to_each(tmp_path: Path) -> None:
         rows = page.rows("Jobs, the newest first")
         assert [row[1:4] for row in rows] == [
             ["Remove a task", "text-1, <b>", "! Cancelled"],
-            ["Roll back to another version", "text-0", "✓ Done"],
+            ["Roll back to another version", "text-0 version 1", "✓ Done"],
         ]
         assert [link.text for link in page.root.all("a", href=f"/ui/jobs/{done.id}")] == [rows[1][1]]
         only = browser.get("/ui/jobs", state="succeeded").rows("Jobs, the newest first")
-        assert [row[2] for row in only] == ["text-0"]
+        assert [row[2] for row in only] == ["text-0 version 1"]
         assert browser.get("/ui/jobs", state="odd").status == 422
         older = browser.get("/ui/jobs", before=last.id).rows("Jobs, the newest first")
-        assert [row[2] for row in older] == ["text-0"]
+        assert [row[2] for row in older] == ["text-0 version 1"]
 
 
 def test_the_history_is_searched_exported_and_verified(browser: Browser, ws: ConPET, tmp_path: Path) -> None:
@@ -216,6 +227,19 @@ def test_costs_are_shown_by_task_against_other_ways_and_with_prices(browser: Bro
     assert prices["An hour of a processor core"] == "€3,600.00"
     assert prices["A wrong answer"] == "not set: counts as 0"
     assert len(page.rows("Versions of the workspace, the newest first")) == 2
+
+
+def test_costs_are_those_after_the_last_change(tmp_path: Path) -> None:
+    made = workspace(tmp_path, 1)
+    with served(made.path) as running:
+        browser = Browser(running)
+        wait_for(lambda: "Cost by kind of operation" in browser.get("/ui/cost").text)
+        made.learn(TASKS[1])
+        shown = browser.get("/ui/cost")
+        if TASKS[1].name not in shown.text:
+            assert "This page reloads automatically" in shown.text
+            assert shown.root.all("meta", http_equiv="refresh")
+        wait_for(lambda: TASKS[1].name in browser.get("/ui/cost").text)
 
 
 def test_every_setting_is_shown_with_its_meaning(browser: Browser) -> None:

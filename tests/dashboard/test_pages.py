@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conpet import ConPET, Task
+from conpet import ConPET, Prediction, Task
 from conpet.commands.accuracy_history import Point
+from conpet.dashboard.pages import try_it
 from conpet.data import Example, Kind
 from conpet.serve.background import Background
 from conpet.testing import Trial, tiny_settings, toy_stream
+from conpet.types import Candidate
 from tests.helpers.dashboard import SHOWN, Browser, Element
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
@@ -140,7 +143,10 @@ def test_what_is_not_computed_yet_is_not_called_well(server: Served, monkeypatch
         page = Browser(server).get("/ui/overview")
     finally:
         released.set()
-    assert "Nothing wrong is known so far. Accuracy and alarms are still being computed." in page.text
+    assert "Nothing wrong is known so far." in page.text
+    assert "Accuracy and alarms are still being computed. This page reloads automatically." in page.text
+    assert page.root.all("meta", http_equiv="refresh")  # without scripts
+    assert page.root.all("section", hx_get="/ui/overview")
 
 
 def test_names_and_texts_that_look_like_code_are_shown_as_they_are(server: Served) -> None:
@@ -188,6 +194,21 @@ def test_an_input_is_tried_and_its_answer_explained(server: Served) -> None:
     wait_for(lambda: bool(server.context.recorder.predictions.entries(request=number)))
     reported = browser.send(tried, "/ui/review/report", {"label": FIRST.labels[1]})
     assert reported.status == 200
+
+
+def test_a_question_with_one_candidate_names_no_others(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = server.context.opened().predict([FIRST.test[0].text], explain=True)
+    candidate = Candidate(FIRST.labels[0], 0.6, FIRST.name)
+
+    async def answered(*_: object, **__: object) -> list[Prediction]:
+        return [replace(found, decision="ask", candidates=(candidate,))]
+
+    monkeypatch.setattr(try_it, "answer", answered)
+    browser = Browser(server)
+    page = browser.send(browser.get("/ui/try"), "/ui/try", {"text": "a text"})
+    assert f"Probably {FIRST.labels[0]}, but not surely enough" in page.text
+    assert "one of these" not in page.text
+    assert "not whether the input belongs to any" in page.text
 
 
 def test_spans_are_marked_by_the_numbers_of_their_words(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def test_many_labels_do_not_make_a_chance_fall_an_alarm() -> None:
     assert found(among, Level.LABEL, "a").verdict is not Verdict.BROKEN
 
 
+def test_a_task_falls_although_each_of_its_labels_has_too_few_examples_to_say_so() -> None:
+    lost = [pair for label in "abcdefgh" for pair in pairs(label, "first", [(label, "x")] * 2)]
+    report = GateReport(1, CONFIG, compare(lost, dict.fromkeys("abcdefgh", "first"), set(), CONFIG))
+    assert report.fell == {Level.TASK: 1, Level.WHOLE: 1}
+
+
 def test_nothing_to_compare_is_said() -> None:
     assert str(GateReport(1, CONFIG)) == "there are no held-out examples of earlier labels to compare"
     assert not GateReport(1, CONFIG).refused

@@ -12,6 +12,7 @@ from conpet.evaluation.metrics import (
     average_accuracy,
     backward_transfer,
     forgetting,
+    forgetting_by_example,
     selector_accuracy,
     stream_average,
     whole_accuracy,
@@ -94,6 +95,17 @@ def test_a_removed_task_no_longer_counts_and_the_removal_is_no_learning_event() 
     assert removed.table()[-1] == [None, 0.8, 0.5]
     assert forgetting(removed) == pytest.approx(((0.75 - 0.8) + (1.0 - 0.5)) / 2)
     assert stream_average(whole_accuracy, removed) == stream_average(whole_accuracy, STREAM)
+
+
+def test_a_tiny_task_weighs_little_in_forgetting_by_example() -> None:
+    matrix = matrix_of(
+        ("a", {"a": (90, 100)}),
+        ("tiny", {"a": (90, 100), "tiny": (2, 2)}),
+        ("b", {"a": (90, 100), "tiny": (1, 2), "b": (9, 10)}),
+    )
+    assert forgetting(matrix) == pytest.approx(0.25)
+    assert forgetting_by_example(matrix) == pytest.approx(1 / 102)
+    assert forgetting_by_example(matrix_of()) is None
 
 
 def test_a_task_learned_again_starts_afresh() -> None:

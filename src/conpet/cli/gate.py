@@ -76,12 +76,12 @@ def candidates(
     A candidate can be made as long as the workspace has not changed since; then it is outdated, and only this record
     of it is kept for 30 days.
     """
+    from conpet.commands import candidates as commands
     from conpet.store import Store
 
     store = Store.open(workspace)
     if discard is not None:
-        with store.write("discard", wait) as writer:
-            writer.drop_candidate(discard)
+        commands.discard(store, store.actions, discard, wait_seconds=wait)
     records = store.candidates()
     if as_json:
         print_json([record.to_json() for record in records])
@@ -133,7 +133,7 @@ def _print_report(number: int, report: GateReport, most: int | None) -> None:
         line(f"a sample: the earlier tasks have {report.available:,} held-out examples", out, "dim")
     if report.left_out:
         line(
-            f"not compared: {report.left_out:,} examples that the new version was trained on or gives another label",
+            f"not compared: {report.left_out:,} examples that the other version was trained on or labels differently",
             out,
             "dim",
         )

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from conpet.evaluation.history import SETTINGS_ONLY, Standing, row_of
-from conpet.evaluation.metrics import average_accuracy, forgetting, whole_accuracy
+from conpet.evaluation.metrics import average_accuracy, forgetting, forgetting_by_example, whole_accuracy
+from conpet.report.data import NOTABLE_FALL
 from conpet.store import EventRecord, Store
 
 _CHUNK = 50
@@ -30,6 +31,7 @@ class Point:
         whole: Accuracy over the test examples of all tasks, 0 to 1; None if it was not measured.
         average: Mean of the accuracies of the tasks.
         forgetting: Mean fall of older tasks from their best accuracy.
+        forgetting_by_example: The same, with each task weighed by its test examples.
     """
 
     generation: int
@@ -42,6 +44,13 @@ class Point:
     whole: float | None = None
     average: float | None = None
     forgetting: float | None = None
+    forgetting_by_example: float | None = None
+
+    @property
+    def fell(self) -> bool:
+        """Whether older tasks have lost so much that it is worth a look; tiny tasks alone are none."""
+        falls = (self.forgetting, self.forgetting_by_example)
+        return all(fall is not None and fall >= NOTABLE_FALL for fall in falls)
 
 
 class AccuracyHistory:
@@ -79,4 +88,5 @@ class AccuracyHistory:
         row = row_of(event)
         matrix, now = self._standing.followed_by(row), row.tallies
         tested = sum(tally.total for tally in now.values())
-        return Point(*named, len(now), tested, whole_accuracy(now), average_accuracy(now), forgetting(matrix))
+        forgotten = forgetting(matrix), forgetting_by_example(matrix)
+        return Point(*named, len(now), tested, whole_accuracy(now), average_accuracy(now), *forgotten)

@@ -23,7 +23,7 @@ from conpet.cost import CostLedger, Meter, StageCost
 from conpet.errors import DiskFullError, GateRefusedError
 from conpet.evaluation.composite import composite, price_of, require_prices
 from conpet.evaluation.evaluator import counted, evaluate
-from conpet.evaluation.gate import GATE, OFF, GateReport
+from conpet.evaluation.gate import GATE, OFF, REFUSED_AT, GateReport
 from conpet.evaluation.history import CACHE, DECISION_COST, TUNE, matrix_of
 from conpet.methods.base import Method
 from conpet.replay.memory import StoredExamples, Subset
@@ -180,7 +180,12 @@ class Transaction:
         """Return a function that takes numbers of examples just done and reports the share done of `total`."""
         return counted(self.progress, stage, total)
 
-    def evaluate(self, state: State, changed: Mapping[str, StoredExamples] | None = None) -> Evaluation | None:
+    def evaluate(
+        self,
+        state: State,
+        changed: Mapping[str, StoredExamples] | None = None,
+        returned: Mapping[str, int] | None = None,
+    ) -> Evaluation | None:
         """Compare the next state with the present one for the gate, and calibrate its decisions.
 
         Then evaluate it if the caller requested an evaluation.
@@ -188,12 +193,14 @@ class Transaction:
         Args:
             state: The next state.
             changed: Examples that replace the stored ones of tasks, by name, with test labels.
+            returned: Numbers of the versions that the change goes back to, by task.
         """
         if self._gate:
             if self.settings.gate.objective == "composite":
                 require_prices(self.settings.prices, "gate.objective=composite")
             with self.costs.stage("gate"):
-                gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
+                counted = partial(self.counted, "gate")
+                gate = Gate(self._present, self.method, state, changed or {}, returned or {}, counted)
                 self._judged = gate.judge()
         stored = {task.name: stored_examples(task.active) for task in self.snapshot.tasks} | dict(changed or {})
         with self.costs.stage("decisions"):
@@ -292,7 +299,8 @@ class Transaction:
             candidate: The candidate.
             gate: What the history keeps of the gate.
         """
-        about = {GATE: {**gate, "promoted": candidate.record.number}}
+        record = candidate.record
+        about = {GATE: {**gate, "promoted": record.number, REFUSED_AT: record.created.isoformat()}}
         changes = [replace(change, detail={**change.detail, **about}) for change in candidate.changes]
         changes[-1] = replace(changes[-1], clear_scratch=tuple(self.store.scratches()))
         event = self._made(changes, None)[-1]

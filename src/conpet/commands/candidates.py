@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 
 from conpet.commands.rows import with_inputs
 from conpet.config import GateConfig
-from conpet.errors import GateRefusedError, UnknownNameError
+from conpet.errors import CandidateOutdatedError, GateRefusedError, UnknownNameError
 from conpet.evaluation.answers import AnsweredExample
 from conpet.evaluation.gate import AnswerPair, GateReport
-from conpet.store import Snapshot, Store
+from conpet.store import ActionLog, Snapshot, Store, TaskRecord, VersionRecord
 
 _SHOWN = 5
 """Most labels and tasks that a message lists."""
@@ -50,7 +51,20 @@ def report_of(store: Store, number: int, settings: Mapping[str, Any] | None = No
     if settings:
         report = report.judged(GateConfig.parse({**report.config.model_dump(), **settings}))
     with store.snapshot() as snapshot:
-        return replace(report, changed=tuple(_with_inputs(snapshot, report.changed)))
+        return replace(report, changed=tuple(_with_inputs(snapshot, report)))
+
+
+def discard(
+    store: Store, actions: ActionLog, number: int, *, actor: str | None = None, wait_seconds: float | None = None
+) -> None:
+    """Delete a candidate, and record who did it, of which change and tasks; see `ConPET.discard`."""
+    with store.write("discard", wait_seconds) as writer:
+        about: dict[str, Any] = {}
+        with suppress(UnknownNameError, CandidateOutdatedError):
+            report = store.candidate(number).report
+            about = {"change": report["verb"], "tasks": report["tasks"]}
+        writer.drop_candidate(number)
+        actions.append(actor or store.actor, "candidate-discarded", candidate=number, **about)
 
 
 def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefusedError:
@@ -76,15 +90,25 @@ def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefus
     )
 
 
-def _with_inputs(snapshot: Snapshot, pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
-    """Add the inputs of examples, if the workspace stores texts."""
+def _with_inputs(snapshot: Snapshot, report: GateReport) -> list[AnswerPair]:
+    """Return the pairs with the inputs of their examples, if the workspace stores texts."""
     found: list[AnswerPair] = []
-    ordered = sorted(pairs, key=lambda pair: (str(pair.before.task), pair.before.row))
+    ordered = sorted(report.changed, key=lambda pair: (str(pair.before.task), pair.before.row))
     for task, group in groupby(ordered, key=lambda pair: str(pair.before.task)):
         own = list(group)
-        befores = with_inputs(snapshot.task(task).active, "validation", [pair.before for pair in own], _always)
+        version = _compared_version(snapshot.task(task), report)
+        if version is None:
+            found += own
+            continue
+        befores = with_inputs(version, "validation", [pair.before for pair in own], _always)
         found += [replace(pair, before=before) for pair, before in zip(own, befores, strict=True)]
     return found
+
+
+def _compared_version(task: TaskRecord, report: GateReport) -> VersionRecord | None:
+    """Return the version of a task whose held-out examples were compared; None if only a kept generation has it."""
+    number = report.versions.get(task.name, task.active.number)
+    return next((version for version in task.versions if version.number == number), None)
 
 
 def _always(answer: AnsweredExample) -> bool:

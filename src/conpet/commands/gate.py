@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conpet.artifact import Artifact
@@ -45,6 +45,8 @@ class Gate:
         method: The method of the next state.
         state: The next state.
         changed: Examples of tasks that may differ from the present ones, by name: those of new tasks and versions.
+        returned: Numbers of the versions that a change goes back to, by task. These are compared on their own held-out
+            examples: those of the present version may be what is wrong.
         counted: Called with the number of examples to answer; returns a function that takes numbers of examples done.
     """
 
@@ -54,6 +56,7 @@ class Gate:
         method: Method,
         state: State,
         changed: Mapping[str, StoredExamples],
+        returned: Mapping[str, int],
         counted: Callable[[int], Callable[[int], None]],
     ) -> None:
         self._present = present
@@ -63,16 +66,22 @@ class Gate:
         following = {task.name for task in state.tasks}
         records = [record for record in present.snapshot.tasks if record.name in following]
         self._former = {record.name: examples_without_test_labels(record.active) for record in records}
-        self._available = sum(record.active.description["counts"][Subset.VALIDATION] for record in records)
         self._changed = {
             name: source.without_test_labels()
             for name, source in changed.items()
             if name not in self._former or source.reader.key != self._former[name].reader.key
         }
+        self._returned = {
+            name: number for name, number in returned.items() if name in self._changed and name in self._former
+        }
+        self._compared = self._former | {name: self._changed[name] for name in self._returned}
 
     def judge(self) -> Judged:
         """Answer the examples with the next state, and with the present one where that was not done before; compare."""
         before = self._with_nearest(self._before())
+        coming, kept = self._coming(before)
+        of_returned = self._present_answers([one for one in coming if one.source.task in self._returned])
+        before = {name: rows for name, rows in before.items() if name not in self._returned} | of_returned
         labels = self._common_labels()
         unfair = {name: self._unfair(name, before.get(name, {})) for name in self._changed if name in self._former}
         compared = {
@@ -83,8 +92,7 @@ class Gate:
             }
             for name in self._former
         }
-        earlier = [Drawn(source, _labels(compared[name])) for name, source in self._former.items()]
-        coming, kept = self._coming(before)
+        earlier = [Drawn(source, _labels(compared[name])) for name, source in self._compared.items()]
         done = self._counted(sum(len(one.classes) for one in (*earlier, *coming)))
         after = answer_held_out(self._method, self._state, earlier, done)
         own = answer_held_out(self._method, self._state, coming, done)
@@ -95,8 +103,9 @@ class Gate:
             config=config,
             comparisons=compare(pairs, labels, set(self._state.classes) - set(self._present.state.classes), config),
             changed=tuple(pair for pair in pairs if pair.changed),
-            available=self._available,
+            available=sum(source.count(Subset.VALIDATION) for source in self._compared.values()),
             left_out=sum(map(len, unfair.values())),
+            versions=self._returned,
         )
         unchanged = [one for one in after if one.task not in self._changed]
         rows = {(task, row) for task, chosen in kept.items() for row in chosen}
@@ -118,9 +127,13 @@ class Gate:
             for record in live.snapshot.tasks
         }
         rows = self._choose({name: one.classes for name, one in drawn.items()})
-        chosen = [drawn[name].only(own) for name, own in rows.items()]
-        done = self._counted(sum(len(one.classes) for one in chosen))
-        return _by_row(answer_held_out(live.method, live.state, chosen, done))
+        return self._present_answers([drawn[name].only(own) for name, own in rows.items()])
+
+    def _present_answers(self, drawn: Sequence[Drawn]) -> _Answers:
+        """Answer examples with the present state."""
+        live = self._present
+        done = self._counted(sum(len(one.classes) for one in drawn))
+        return _by_row(answer_held_out(live.method, live.state, drawn, done))
 
     def _with_nearest(self, before: _Answers) -> _Answers:
         """Add the answers to all held-out examples of the labels most like those that the change learns.
@@ -141,9 +154,7 @@ class Gate:
             own = {row: label for row, label in every.classes.items() if label in wanted}
             rows = self._choose({name: own}, total=len(own)).get(name, [])
             drawn.append(every.only(row for row in rows if row not in known))
-        live = self._present
-        done = self._counted(sum(len(one.classes) for one in drawn))
-        added = _by_row(answer_held_out(live.method, live.state, drawn, done))
+        added = self._present_answers(drawn)
         return {name: {**before.get(name, {}), **added.get(name, {})} for name in (*before, *added)}
 
     def _coming(self, before: _Answers) -> tuple[list[Drawn], dict[str, list[int]]]:
@@ -172,14 +183,17 @@ class Gate:
     def _unfair(self, name: str, answers: Mapping[int, AnsweredExample]) -> set[int]:
         """Return the rows of a changed task on which the two states cannot be compared.
 
-        The next state was trained on them, or the new version gives them another label. Without texts, that may be so
+        The other version was trained on them, or a new version gives them another label. Without texts, that may be so
         of any.
         """
         former, new = self._former[name], self._changed[name]
         if former.latent or new.latent:
             return set(answers)
+        if name in self._returned:
+            former, new = new, former
         trained = {example.input_key for example in new.examples(Subset.TRAIN)}
-        labels = {example.input_key: example.label for example in new.examples(Subset.VALIDATION)}
+        corrected = () if name in self._returned else new.examples(Subset.VALIDATION)
+        labels = {example.input_key: example.label for example in corrected}
         rows = sorted(answers)
         return {
             row

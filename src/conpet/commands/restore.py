@@ -12,7 +12,9 @@ def restore(tx: Transaction, generation: int) -> Evaluation | None:
     kept = tx.store.pinned_snapshot(generation)
     live = tx.prepare(kept)
     tx.method = live.method
-    evaluation = tx.evaluate(live.state, {task.name: stored_examples(task.active) for task in kept.tasks})
     versions = {task.name: task.active.number for task in kept.tasks}
+    evaluation = tx.evaluate(
+        live.state, {task.name: stored_examples(task.active) for task in kept.tasks}, returned=versions
+    )
     tx.commit(live.state, evaluation, "restore", pin=True, restore=generation, detail={"versions": versions})
     return tx.measured(evaluation)

@@ -30,7 +30,7 @@ def rollback(tx: Transaction, name: str, number: int) -> LearnReport:
     context = replace(context, memory=[*context.memory, examples_without_test_labels(chosen)])
     update = tx.method.update_shared(tx.state, task_state(record.active), added, context)
     state = tx.state.with_task(added, update)
-    evaluation = tx.evaluate(state, {name: stored_examples(chosen)})
+    evaluation = tx.evaluate(state, {name: stored_examples(chosen)}, {name: number})
     event = tx.commit(state, evaluation, "rollback", name, activate=number, shared=update.shared)
     return tx.report(tx.snapshot.task(name).active, event=event, evaluation=evaluation)
 
@@ -45,7 +45,7 @@ def _learned_again(tx: Transaction, chosen: VersionRecord) -> LearnReport:
     context = tx.context(chosen.task, scratch=tx.scratch_name([chosen.digest, "rollback"]))
     update = tx.method.learn_task(tx.state, data, context)
     state = tx.state.apply(update)
-    evaluation = tx.evaluate(state, {chosen.task: memory})
+    evaluation = tx.evaluate(state, {chosen.task: memory}, {chosen.task: chosen.number})
     renewed = MemoryWriter(tx.method.backbone, tx.settings).learned_again(memory, data.train)
     objects = {**update.objects, **({MEMORY: renewed} if renewed else {})}
     event = tx.commit(

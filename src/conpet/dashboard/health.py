@@ -8,14 +8,20 @@ from typing import Literal
 
 from conpet.commands.accuracy_history import Point
 from conpet.commands.consolidate import due
+from conpet.commands.overruled import overruled
+from conpet.dashboard.falls import fallen
+from conpet.dashboard.names import VERBS
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit
+from conpet.evaluation.gate import GATE, Level
 from conpet.jobs.records import Job, JobState
-from conpet.report.data import NOTABLE_FALL
 from conpet.serve.keys import Role
+from conpet.store import EventSummary, TaskRecord
 from conpet.watching.report import WatchReport
 
 Tone = Literal["good", "warn", "bad"]
+_OVERRULED = 5
+"""Most changes made against the gate that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ def health_of(
     """
     found = [
         *_of_serving(visit),
+        *_of_overruled(visit),
         *_of_accuracy(visit, points),
         *_of_watching(visit, watched),
         *_of_job(visit, last),
@@ -136,6 +143,32 @@ def _of_serving(visit: Visit) -> Iterator[Reason]:
         yield Reason("bad", text)
 
 
+def _of_overruled(visit: Visit) -> Iterator[Reason]:
+    """Yield the changes that were made against the gate and still stand."""
+    live = visit.context.serving.live
+    tasks = {task.name: task for task in live.snapshot.tasks}
+    for event in overruled(visit.context.opened().store)[:_OVERRULED]:
+        change = visit.gettext(VERBS.get(event.verb, event.verb))
+        change = change if event.task is None else f"{change} – {event.task}"
+        text = visit.gettext("A change was made although the gate refused it: %(change)s.", change=change)
+        if numbers := event.detail[GATE].get("fell"):
+            what = fallen(visit, {Level(name): number for name, number in numbers.items()})
+            text += visit.gettext(" These got worse by more than the margin: %(what)s.", what=what)
+        yield Reason("warn", text, *_way_back(visit, event, tasks.get(event.task or "")))
+
+
+def _way_back(visit: Visit, event: EventSummary, task: TaskRecord | None) -> tuple[str, str]:
+    """Return the address of the page where a change can be undone, and the text of its link."""
+    operator = visit.allows(Role.OPERATE)
+    if task is None:
+        return (link("tasks/kept"), visit.gettext("Kept states")) if operator else ("", "")
+    if len(task.versions) > 1:
+        return link("tasks/task", name=task.name, view="versions"), visit.gettext("Roll back…")
+    if event.verb == "learn" and operator:
+        return link("tasks/remove", name=task.name), visit.gettext("Remove the task…")
+    return link("tasks/task", name=task.name), visit.gettext("Look at the task")
+
+
 def _of_accuracy(visit: Visit, points: Sequence[Point]) -> Iterator[Reason]:
     measured = [point for point in points if point.whole is not None]
     if not points:
@@ -145,7 +178,7 @@ def _of_accuracy(visit: Visit, points: Sequence[Point]) -> Iterator[Reason]:
         yield Reason("warn", text, link("tasks"), visit.gettext("Tasks"))
         return
     last = measured[-1]
-    if last.forgetting is not None and last.forgetting >= NOTABLE_FALL:
+    if last.fell:
         text = visit.gettext(
             "Earlier tasks have lost %(points)s points on average since their best.",
             points=visit.formats.points(last.forgetting).removeprefix("+"),

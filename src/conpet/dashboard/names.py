@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from conpet.dashboard.messages import marked
-from conpet.jobs.records import KEY, USER, JobKind, JobState
+from conpet.dashboard.visit import Visit
+from conpet.jobs.records import KEY, USER, Job, JobKind, JobState
 from conpet.review.records import VerdictKind
 from conpet.serve.keys import KeyStore
 from conpet.types import Decision
@@ -99,6 +100,28 @@ VERDICTS: dict[VerdictKind, str] = {
     VerdictKind.SKIP: marked("skipped"),
 }
 """What reviewers have said."""
+
+
+def state_of(job: Job) -> tuple[str, str]:
+    """Return the name of a job's state, to be translated, and the tone of its badge."""
+    refused = job.state is JobState.FAILED and (job.error or {}).get("candidate") is not None
+    return (marked("Stopped by the gate"), "warn") if refused else STATES[job.state]
+
+
+def about_job(visit: Visit, job: Job) -> str:
+    """Return what a job changes beside its tasks: labels, a version or a generation; "" for nothing."""
+    options = job.options
+    match job.kind:
+        case JobKind.RENAME:
+            return visit.gettext("“%(old)s” becomes “%(new)s”", old=options["label"], new=options["name"])
+        case JobKind.RETIRE | JobKind.SPLIT:
+            return visit.gettext("label “%(label)s”", label=options["label"])
+        case JobKind.ACTIVATE:
+            return visit.gettext("version %(number)s", number=options["version"])
+        case JobKind.RESTORE:
+            return visit.gettext("generation %(number)s", number=options["generation"])
+        case _:
+            return ""
 
 
 def actor_name(keys: KeyStore, actor: str) -> str:

@@ -48,6 +48,7 @@ _ADVICE = {
     "no-record": marked(
         "No predictions are recorded. Start the server with --log-predictions hash, or text, to record them."
     ),
+    "nothing-recorded": marked("No answer was recorded so far. Answers are recorded from now on."),
     "no-rows": marked("No row is left to learn. Go back, and leave fewer rows out."),
     "workspace-busy": marked("Another change of the workspace is under way. Try again when it has ended."),
     "internal-error": marked(

@@ -31,6 +31,7 @@ from conpet.dashboard.session import (
     set_preference,
 )
 from conpet.dashboard.templating import environment
+from conpet.evaluation.gate import Comparison
 from conpet.problem_details import ApiProblem
 from conpet.serve.auth import Caller, check
 from conpet.serve.bodies import media_type_of
@@ -165,6 +166,7 @@ class Visit:
         back: str,
         danger: bool = False,
         reason: str = "",
+        broken: Sequence[Comparison] = (),
     ) -> Response:
         """Return a page that says what an action will do, and has the button that does it.
 
@@ -177,6 +179,7 @@ class Visit:
             back: The address of the page to go back to.
             danger: Whether it cannot be undone.
             reason: Why it should be done, if there is a reason.
+            broken: What the gate says would get worse.
         """
         return self.render(
             "confirm.html",
@@ -188,6 +191,7 @@ class Visit:
             back=back,
             danger=danger,
             reason=reason,
+            broken=broken,
         )
 
     def redirect(self, path: str, flash: str = "") -> Response:

@@ -14,7 +14,6 @@ from conpet.serve.background import Background, Computed
 Value = TypeVar("Value")
 WAIT_SECONDS = 0.1
 """How long a page waits for a value that is not there yet."""
-_RELOAD_SECONDS = 2
 
 
 async def latest(background: Background[Value], since: datetime | None = None) -> Computed[Value] | None:
@@ -24,6 +23,4 @@ async def latest(background: Background[Value], since: datetime | None = None) -
 
 def being_computed(visit: Visit, title: str, said: str) -> Response:
     """Return a page that says what is being computed, and reloads automatically."""
-    page = visit.render("waiting.html", title=title, said=said)
-    page.headers["Refresh"] = str(_RELOAD_SECONDS)
-    return page
+    return visit.render("waiting.html", title=title, said=said)

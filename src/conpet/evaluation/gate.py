@@ -22,6 +22,8 @@ GATE = "gate"
 """Key of an event's detail: what the gate found (`GateReport.summary`), or that it was off (`OFF`)."""
 OFF = {"verdict": "off"}
 """The gate's entry in the history for a change that was made without it."""
+REFUSED_AT = "refused_at"
+"""Key of the gate's entry for a candidate that was made: when it was refused; numbers of candidates are used again."""
 _SHOWN = 5
 """Most labels and tasks that a message lists."""
 
@@ -213,8 +215,10 @@ class GateReport:
         comparisons: The comparisons: all earlier labels together, each task, each label.
         changed: The examples whose answers differ, also from one wrong answer to another.
         available: Number of held-out examples that the earlier tasks have; those beyond the limits are not compared.
-        left_out: Number of held-out examples of changed tasks that are not compared, because the new version was
-            trained on them or gives them another label.
+        left_out: Number of held-out examples of changed tasks that are not compared, because the other version was
+            trained on them, or a new version gives them another label.
+        versions: Numbers of the versions that the change goes back to, by task; their held-out examples are compared
+            instead of those of the present ones.
         verb: The change.
         tasks: Names of the tasks that it learns, changes or removes.
         score_before: What 1,000 answers cost before, if that is an objective: the held-out examples of earlier and new
@@ -228,6 +232,7 @@ class GateReport:
     changed: tuple[AnswerPair, ...] = ()
     available: int = 0
     left_out: int = 0
+    versions: Mapping[str, int] = field(default_factory=dict)
     verb: str = ""
     tasks: tuple[str, ...] = ()
     score_before: Composite | None = None
@@ -248,6 +253,12 @@ class GateReport:
         """The comparisons that show a fall larger than the margin, the largest fall first."""
         found = [one for one in self.comparisons if one.verdict is Verdict.BROKEN]
         return tuple(sorted(found, key=lambda one: -one.fall))
+
+    @property
+    def fell(self) -> dict[Level, int]:
+        """Number of labels and tasks that fall by more than the margin, and 1 for the whole if it does."""
+        numbers = Counter(one.level for one in self.broken)
+        return {level: numbers[level] for level in Level if numbers[level]}
 
     @property
     def not_proven(self) -> tuple[Comparison, ...]:
@@ -303,6 +314,7 @@ class GateReport:
             "changed": len(self.changed),
             "broken": len(self.broken),
             "not_proven": len(self.not_proven),
+            **({"fell": {str(level): number for level, number in self.fell.items()}} if self.broken else {}),
             **({"score": [one.total for one in self._scores]} if self._scores else {}),
         }
 
@@ -321,6 +333,7 @@ class GateReport:
             "config": self.config.model_dump(mode="json"),
             "available": self.available,
             "left_out": self.left_out,
+            "versions": dict(self.versions),
             "needed": {str(level): number for level, number in self.needed.items()},
             "comparisons": [one.to_json() for one in self.comparisons],
             "changed": [pair.to_json() for pair in self.changed],
@@ -337,6 +350,7 @@ class GateReport:
             tuple(map(AnswerPair.from_json, document["changed"])),
             document["available"],
             document["left_out"],
+            document.get("versions", {}),
             document["verb"],
             tuple(document["tasks"]),
             *map(Composite.from_json, document.get("scores", ())),

@@ -148,6 +148,17 @@ def forgetting(matrix: AccuracyMatrix) -> float | None:
     return _mean_change(matrix, lambda earlier, now: max(earlier) - now)
 
 
+def forgetting_by_example(matrix: AccuracyMatrix) -> float | None:
+    """Return `forgetting` with each earlier task weighed by its test examples, so that a tiny task cannot decide it."""
+    fall = forgetting(matrix)
+    number = forgetting_examples(matrix)
+    if fall is None or not number:
+        return fall
+    now = matrix.rows[-1].tallies
+    lost = (max(earlier) * now[task].total - now[task].correct for task, earlier in _measured_before(matrix))
+    return fsum(lost) / number
+
+
 def backward_transfer(matrix: AccuracyMatrix) -> float | None:
     """Return the mean over earlier tasks j of R[n][j] - R[j][j]; negative if later learning did harm.
 

@@ -13,6 +13,7 @@ from conpet.api import ConPET
 from conpet.commands.accuracy_history import AccuracyHistory, Point
 from conpet.commands.audit import verify_workspace
 from conpet.commands.cost import cost_report
+from conpet.config import Settings
 from conpet.evaluation.cost_report import CostReport
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.runner import JobRunner
@@ -188,6 +189,11 @@ class ServerContext:
         store = self.opened().store
         return Review(store, self.recorder.predictions, self.settings.log_predictions)
 
+    def recording(self) -> str:
+        """Return what is recorded of predictions now: "off", "hash" or "text"; errors as in `ready`."""
+        stored = Settings.parse(self.opened().store.header().settings).log.predictions
+        return self.settings.log_predictions or stored
+
     def record(self) -> PredictionLog:
         """Return the record of predictions.
 
@@ -196,6 +202,8 @@ class ServerContext:
         """
         record = self.recorder.predictions
         if not record.exists:
+            if self.recording() != "off":
+                raise ApiProblem(409, "nothing-recorded", "no prediction was recorded so far")
             raise ApiProblem(409, "no-record", "no predictions are recorded: serve with --log-predictions hash")
         return record
 

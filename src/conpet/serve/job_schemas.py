@@ -39,6 +39,7 @@ _GATE: JsonDict = {
     "config": {"label_margin": 10.0, "confidence": 0.95},
     "available": 900,
     "left_out": 0,
+    "versions": {},
     "comparisons": [
         {
             "level": "label",
@@ -295,5 +296,6 @@ class GateReportFields(BaseModel):
     config: dict[str, Any]
     available: int
     left_out: int
+    versions: dict[str, int]
     comparisons: list[dict[str, Any]]
     changed: list[dict[str, Any]]

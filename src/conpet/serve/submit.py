@@ -219,7 +219,7 @@ def _owner(context: ServerContext, label: str) -> tuple[str, ...]:
 
 def _check_known(context: ServerContext, wanted: JobRequest) -> None:
     """Refuse an unknown task or version at once, unless a job that waits may still make it."""
-    if not context.jobs.unfinished():
+    if not context.jobs.unfinished() and wanted.kind is not JobKind.PROMOTE:  # which may make its tasks
         for task in wanted.tasks:
             record = context.opened().store.snapshot().task(task)
             if "version" in wanted.options:

@@ -116,7 +116,7 @@ async def alarms(visit: Operator, number: PageNumber = 1, text: SearchText = "")
     context.ready()
     record = context.recorder.predictions
     if not record.exists:
-        return visit.render("alarms.html", report=None)
+        return visit.render("alarms.html", report=None, recording=await asyncio.to_thread(context.recording))
     found = await latest(context.watcher.report)
     if found is None:
         said = visit.gettext("The recorded predictions are being read for the first time since the server started.")

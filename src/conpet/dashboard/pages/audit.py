@@ -16,7 +16,6 @@ from starlette.responses import Response
 from conpet.api import ConPET
 from conpet.commands.audit import export as exported
 from conpet.commands.prediction_log import trace_entry
-from conpet.config import Settings
 from conpet.config.duration import moment_of
 from conpet.dashboard.listing import PAGE, SearchText
 from conpet.dashboard.messages import marked
@@ -141,7 +140,7 @@ async def predictions(
 ) -> Response:
     """List recorded predictions, the newest first."""
     context = visit.context
-    record, mode = context.recorder.predictions, await asyncio.to_thread(_mode, visit)
+    record, mode = context.recorder.predictions, await asyncio.to_thread(context.recording)
     try:
         moment = moment_of(since, "since") if since else None
     except ConfigError:
@@ -203,13 +202,6 @@ def _found(record: PredictionLog, wanted: str) -> list[LogEntry]:
     return of_request or record.entries(input_hash=record.hash_of(wanted), limit=_ANSWERS)
 
 
-def _mode(visit: Visit) -> str:
-    """Return what is recorded of predictions now."""
-    settings = visit.context.settings
-    stored = Settings.parse(visit.context.opened().store.header().settings).log.predictions
-    return settings.log_predictions or stored
-
-
 def _made(traced: dict[str, Any]) -> dict[str, Any] | None:
     """Return who made the version that answered, and when."""
     version = traced["answered_by"]
@@ -231,6 +223,8 @@ def _about(visit: Visit, action: Action) -> str:
     if "job" in detail:
         kind = visit.gettext(KINDS[JobKind(detail["kind"])])
         return f"{kind}: {', '.join(detail['tasks'])}" if detail["tasks"] else kind
+    if detail.get("change") and detail["tasks"]:
+        return f"{visit.gettext(VERBS.get(detail['change'], detail['change']))}: {', '.join(detail['tasks'])}"
     if "verdict" in detail:
         said = visit.gettext(VERDICTS[VerdictKind(detail["verdict"])])
         return visit.gettext("item %(number)s: %(verdict)s", number=detail["item"], verdict=said)

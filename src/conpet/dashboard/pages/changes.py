@@ -11,6 +11,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from conpet.commands.checks import consolidation_blocker, owner_of
+from conpet.commands.generations import holding
 from conpet.commands.stored_rows import examples_to_show
 from conpet.dashboard.health import consolidation_due
 from conpet.dashboard.names import VERBS
@@ -79,7 +80,9 @@ async def ask_to_retire(visit: Operator, label: Name) -> Response:
     task = owner_of(snapshot_of(visit), label)
     if len(task.active.labels) == 1:
         raise ApiProblem(409, "last-label", "it is the last label of its task: remove the task instead")
-    number = await asyncio.to_thread(lambda: len(examples_of(task, label)))
+    number, kept = await asyncio.to_thread(
+        lambda: (len(examples_of(task, label)), holding(visit.context.opened().store, task.name, [label]))
+    )
     effects = [
         visit.ngettext(
             "The label “%(label)s” of the task “%(task)s” goes, with its %(num)s stored example.",
@@ -92,6 +95,7 @@ async def ask_to_retire(visit: Operator, label: Name) -> Response:
         visit.gettext(
             "Older versions of the task are deleted, because they hold these examples. This cannot be undone."
         ),
+        *_dropped(visit, kept),
         visit.gettext("Nothing is trained again."),
         *_safeguards(visit),
     ]
@@ -157,6 +161,7 @@ async def roll_back(visit: Operator) -> Response:
 async def ask_to_remove(visit: Operator, name: Name) -> Response:
     """Say what removing a task does."""
     task = snapshot_of(visit).task(name)
+    kept = await asyncio.to_thread(holding, visit.context.opened().store, name)
     effects = [
         visit.ngettext(
             "The task “%(task)s” goes, with its %(num)s label, all its versions and stored examples.",
@@ -166,6 +171,7 @@ async def ask_to_remove(visit: Operator, name: Name) -> Response:
         ),
         visit.gettext("Inputs that it answered get another answer, or are declined."),
         visit.gettext("This cannot be undone. To use the task again, learn it from its file."),
+        *_dropped(visit, kept),
         *_safeguards(visit),
     ]
     return visit.confirm(
@@ -278,6 +284,22 @@ def snapshot_of(visit: Visit) -> Snapshot:
 def once_key(visit: Visit) -> str | None:
     """Return the idempotency key of a form, or None."""
     return visit.form.get(ONCE) or None
+
+
+def _dropped(visit: Visit, kept: Sequence[int]) -> Sequence[str]:
+    """Return that kept states are deleted, because they hold what is removed; nothing if there are none."""
+    if not kept:
+        return []
+    return [
+        visit.ngettext(
+            "The kept state of generation %(numbers)s is deleted, because it holds these examples. You can then no "
+            "longer go back to it.",
+            "The kept states of generations %(numbers)s are deleted, because they hold these examples. You can then no "
+            "longer go back to them.",
+            len(kept),
+            numbers=", ".join(map(visit.formats.number, kept)),
+        )
+    ]
 
 
 def _safeguards(visit: Visit) -> Sequence[str]:

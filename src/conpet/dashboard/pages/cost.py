@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -69,8 +70,9 @@ async def cost(
     visit: Annotated[Visit, visits(Role.OPERATE)], number: PageNumber = 1, text: SearchText = ""
 ) -> Response:
     """Show what the workspace has cost."""
-    visit.context.opened()
-    found = await latest(visit.context.cost)
+    store = visit.context.opened().store
+    (last,) = await asyncio.to_thread(store.history, limit=1)
+    found = await latest(visit.context.cost, last.time)
     if found is None:
         said = visit.gettext("The costs of all operations are being added up.")
         return being_computed(visit, visit.gettext("Cost"), said)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
 from starlette.responses import Response
 
-from conpet.dashboard.names import KINDS, STAGES, STATES, caller_name
+from conpet.dashboard.falls import fallen
+from conpet.dashboard.messages import marked
+from conpet.dashboard.names import KINDS, STAGES, about_job, caller_name, state_of
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
 from conpet.errors import CandidateOutdatedError, UnknownNameError
-from conpet.evaluation.gate import Comparison, GateReport, Level, Verdict
+from conpet.evaluation.gate import GATE, REFUSED_AT, Comparison, GateReport, Level, Verdict
+from conpet.evaluation.history import JOB
 from conpet.jobs.records import Job, JobEventKind, JobKind, JobRequest
 from conpet.problem_details import ApiProblem
 from conpet.serve.keys import Role
@@ -28,6 +33,31 @@ _LINES = 200
 """Most lines of the log that are shown."""
 _COMPARISONS = 100
 """Most rows of the gate's table."""
+_DISCARD = marked("Discard the change. Nothing is lost but the computing time.")
+_OF_DATA = (
+    marked(
+        "Correct the data: often, examples of a new label look like those of an earlier one. Then learn the task again."
+    ),
+    _DISCARD,
+    marked("Make it anyway, if the new label is meant to take over these inputs."),
+)
+_OF_RETURN = (
+    marked(
+        "See what would get worse: something that was learned or corrected since would be lost. Another version may do."
+    ),
+    _DISCARD,
+    marked("Make it anyway, if the present answers are worse than what would be lost."),
+)
+_OTHER_ADVICE = (
+    marked("See what would get worse, and which labels would get these answers."),
+    _DISCARD,
+    marked("Make it anyway, if that is meant."),
+)
+_ADVICE = {
+    **dict.fromkeys((JobKind.LEARN, JobKind.EXTEND, JobKind.REVIEW, JobKind.SPLIT), _OF_DATA),
+    **dict.fromkeys((JobKind.ACTIVATE, JobKind.RESTORE), _OF_RETURN),
+}
+"""What can be done after a refusal, by kind of change; `_OTHER_ADVICE` for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +67,12 @@ class Refused:
     Attributes:
         number: Its number among the candidates.
         report: What it would do; None if it is gone.
-        outdated: Whether the workspace has changed since.
+        made: Whether it was made anyway.
     """
 
     number: int
     report: GateReport | None
-    outdated: bool
+    made: bool
 
     @property
     def broken(self) -> Sequence[Comparison]:
@@ -75,12 +105,15 @@ async def job(visit: Learner, job_id: str) -> Response:
         caller=caller_name(context.keys, caller),
         may_cancel=visit.allows(Role.OPERATE) or caller == visit.caller.id,
         kind=visit.gettext(KINDS[found.kind]),
-        state=(visit.gettext(STATES[found.state][0]), STATES[found.state][1]),
+        advice=[visit.gettext(text) for text in _ADVICE.get(found.kind, _OTHER_ADVICE)],
+        state=state_of(found),
         stage=_stage(visit, found),
         learned=_learned(found),
+        about=about_job(visit, found),
+        gate=await asyncio.to_thread(_gate, visit, found),
+        kept=await asyncio.to_thread(_kept, visit, found),
         log=events[-_LINES:],
         refused=await asyncio.to_thread(_refused, visit, found),
-        Level=Level,
     )
 
 
@@ -98,14 +131,9 @@ async def cancel(visit: Learner, job_id: str) -> Response:
 async def ask_to_promote(visit: Operator, number: int) -> Response:
     """Say what making a refused change means."""
     report = await asyncio.to_thread(visit.context.opened().gate_report, number)
-    broken = [one for one in report.broken if one.level is Level.LABEL]
     effects = [
         visit.gettext("The change that the gate refused is made as it was computed. Nothing is trained again."),
-        visit.ngettext(
-            "Answers to %(num)s earlier label get worse by more than the margin.",
-            "Answers to %(num)s earlier labels get worse by more than the margin.",
-            len(broken),
-        ),
+        _harm(visit, report),
         visit.gettext("The history records that the gate was overruled, and by whom."),
         visit.gettext("You can roll the task back afterwards."),
     ]
@@ -117,14 +145,15 @@ async def ask_to_promote(visit: Operator, number: int) -> Response:
         button=visit.gettext("Make the change anyway"),
         back=link("tasks"),
         danger=True,
+        broken=report.broken[:_COMPARISONS],
     )
 
 
 @router.post("/candidates/{number}/promote")
 async def promote(visit: Operator, number: int) -> Response:
     """Make a refused change."""
-    await asyncio.to_thread(visit.context.opened().gate_report, number)
-    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": False})
+    report = await asyncio.to_thread(visit.context.opened().gate_report, number)
+    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": False}, report.tasks)
     submitted = await submit_change(visit.request, visit.caller, wanted)
     return visit.redirect(link(f"jobs/{submitted.job.id}"))
 
@@ -137,6 +166,15 @@ async def discard(visit: Operator, number: int) -> Response:
     return visit.redirect(link("tasks"), flash=visit.gettext("The refused change was deleted."))
 
 
+def _harm(visit: Visit, report: GateReport) -> str:
+    """Return why the gate refuses a change, as a sentence."""
+    if report.broken:
+        return visit.gettext("These get worse by more than the margin: %(what)s.", what=fallen(visit, report.fell))
+    if report.dearer:
+        return visit.gettext("Answers get dearer, counting what mistakes and computing cost.")
+    return visit.gettext("There are too few held-out examples to prove that nothing gets worse.")
+
+
 def _stage(visit: Visit, job: Job) -> str:
     """Return what a running job does at the moment."""
     if job.progress is None or job.state.ended:
@@ -146,9 +184,28 @@ def _stage(visit: Visit, job: Job) -> str:
 
 
 def _learned(job: Job) -> Sequence[Mapping[str, Any]]:
-    """Return the tasks that a job has changed."""
-    tasks = (job.result or {}).get("tasks", [])
-    return [one if isinstance(one, Mapping) else {"task": one} for one in tasks]
+    """Return the tasks that a job has changed, with what is known of each."""
+    result = job.result or {}
+    measured = {"whole_accuracy": result.get("whole_accuracy")} if job.kind is JobKind.REMOVE else {}
+    return [{**measured, **one} for one in result.get("tasks", []) if isinstance(one, Mapping)]
+
+
+def _gate(visit: Visit, job: Job) -> Mapping[str, Any] | None:
+    """Return what the gate found about a change that was made; None if it has nothing to say."""
+    generation = (job.result or {}).get("generation")
+    if generation is None:
+        return None
+    found = visit.context.opened().store.history(before=generation + 1, limit=1)
+    own = [event.detail for event in found if event.detail.get(JOB) == job.id]
+    return own[0].get(GATE) if own else None
+
+
+def _kept(visit: Visit, job: Job) -> bool:
+    """Return whether the state that a job replaced can still be gone back to."""
+    replaced = (job.result or {}).get("replaced_generation")
+    if replaced is None:
+        return False
+    return any(one.number == replaced and not one.present for one in visit.context.opened().generations)
 
 
 def _refused(visit: Visit, job: Job) -> Refused | None:
@@ -156,7 +213,16 @@ def _refused(visit: Visit, job: Job) -> Refused | None:
     number = (job.error or {}).get("candidate")
     if number is None:
         return None
-    try:
-        return Refused(number, visit.context.opened().gate_report(number), outdated=False)
-    except (UnknownNameError, CandidateOutdatedError):
-        return Refused(number, None, outdated=True)
+    workspace = visit.context.opened()
+    refused = {record.number: record.created for record in workspace.candidates}
+    if number in refused and _during(job, refused[number]):
+        with suppress(UnknownNameError, CandidateOutdatedError):
+            return Refused(number, workspace.gate_report(number), made=False)
+    entries = [event.detail.get(GATE) or {} for event in workspace.store.history(search=REFUSED_AT)]
+    promoted = [datetime.fromisoformat(one[REFUSED_AT]) for one in entries if one.get("promoted") == number]
+    return Refused(number, None, made=any(_during(job, moment) for moment in promoted))
+
+
+def _during(job: Job, moment: datetime) -> bool:
+    """Return whether a job was running at a moment."""
+    return job.started is not None and job.ended is not None and job.started <= moment <= job.ended

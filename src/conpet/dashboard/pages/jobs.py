@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from conpet.dashboard.listing import PAGE
 from conpet.dashboard.messages import marked
-from conpet.dashboard.names import KINDS, STATES
+from conpet.dashboard.names import KINDS, STATES, about_job, state_of
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.visit import Visit, visits
 from conpet.jobs.records import JobState
@@ -40,5 +40,7 @@ async def jobs(
         total=sum(counts.values()),
         busy=any(not row.state.ended for row in rows),
         states=STATES,
+        state_of=state_of,
+        about={row.id: about_job(visit, row) for row in rows},
         kinds=KINDS,
     )

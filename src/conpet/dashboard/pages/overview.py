@@ -83,6 +83,7 @@ class Overview:
         last: The last change.
         spent: Money spent this month, and its currency; None if it may not be seen.
         complete: Whether accuracy and alarms are known, and not still computed.
+        recorded: Whether answers are recorded.
     """
 
     health: Health
@@ -92,6 +93,7 @@ class Overview:
     last: EventSummary | None
     spent: tuple[float, str] | None
     complete: bool
+    recorded: bool
 
     @property
     def measured(self) -> Sequence[Point]:
@@ -150,7 +152,8 @@ def _gathered(visit: Visit) -> Overview:
     alarms = len(report.alarms) if report is not None and visit.allows(Role.OPERATE) else None
     complete = points is not None and (report is not None or not watches)
     health = health_of(visit, points or (), report, job, complete=complete)
-    return Overview(health, points, traffic, alarms, last, spent, complete)
+    recorded = watches or context.recording() != "off"
+    return Overview(health, points, traffic, alarms, last, spent, complete, recorded)
 
 
 def _points(visit: Visit, since: datetime | None) -> Sequence[Point] | None:

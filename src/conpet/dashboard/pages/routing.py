@@ -119,7 +119,7 @@ async def routing(
             whole.add(count)
     return visit.render(
         "routing.html",
-        exists=record.exists,
+        exists=record.exists or await asyncio.to_thread(context.recording) != "off",
         days=days,
         periods=PERIODS,
         task=task,

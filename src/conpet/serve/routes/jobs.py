@@ -432,8 +432,8 @@ async def promote(
 ) -> Response:
     """Accept a job that makes a change that the gate refused; the workspace must not have changed since."""
     workspace = context_of(request).opened()
-    await asyncio.to_thread(workspace.gate_report, number)
-    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate})
+    report = await asyncio.to_thread(workspace.gate_report, number)
+    wanted = JobRequest(JobKind.PROMOTE, {"candidate": number, "gate": body.gate}, report.tasks)
     return accepted(await submit_change(request, caller, wanted, idempotency_key))
 
 
