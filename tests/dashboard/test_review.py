@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from conpet.dashboard.pages.review import segments
@@ -99,6 +101,21 @@ def test_files_go_in_and_out_and_wrong_ones_are_named(server: Served) -> None:
     shown = browser.get("/ui/review/items", q="one")
     assert "<b>one</b> thing" in shown.text
     assert shown.root.all("b") == []
+    for name, content in (("a.txt", "こんにちは\n道に迷った\n"), ("b.csv", "text\nthird text\n")):  # without labels
+        files = {"file": (name, content.encode("cp932"))}
+        sent = browser.send(page, "/ui/review/import", {"encoding": "cp932"}, files)
+        assert f"{content.count(chr(10)) - (name == 'b.csv')} new item" in sent.text
+    book = openpyxl.Workbook()
+    for row in (["Was"], ["fourth text"], ["fifth text"]):
+        book.active.append(row)
+    saved = io.BytesIO()
+    book.save(saved)
+    files = {"file": ("t2.xlsx", saved.getvalue())}
+    refused = browser.send(page, "/ui/review/import", files=files)
+    assert (refused.status, refused.heading) == (422, "Review")
+    assert "t2.xlsx: 1 problem; nothing was imported" in refused.text
+    assert "name the column of the text" in refused.text
+    assert "2 new items." in browser.send(page, "/ui/review/import", {"text_column": "Was"}, files).text
     for name, content in (("rows.exe", b"x"), ("rows.json", b"{"), ("rows.csv", b"text,label\n,a\n")):
         refused = browser.send(page, "/ui/review/import", files={"file": (name, content)})
         assert refused.status == 422, name
