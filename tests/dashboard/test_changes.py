@@ -123,14 +123,16 @@ def test_a_label_is_split_and_retired(server: Served, browser: Browser) -> None:
     assert "First, name these" in named.text
     taken = browser.get("/ui/tasks/split", label=label, finer=["x", FIRST.labels[1]])
     assert (taken.status, "of this name already" in taken.text) == (422, True)
+    same = browser.get("/ui/tasks/split", label=label, finer=["x", " x"])
+    assert "Give two different names or more." in same.text
     form = browser.get("/ui/tasks/split", label=label, finer=["x", "y", ""])
     number = len(form.rows("Choose a finer label for each stored example"))
     assert number == 8 + 2 + 4
-    fields = {"finer": ["x", "y"], **{f"row-{place}": "x" for place in range(number)}}
+    fields = {"finer": ["x", "y"], "rest": "=x", **{f"row-{place}": "" for place in range(number)}}
     one_sided = browser.send(form, "/ui/tasks/split", fields)
     assert "at least one example to each" in one_sided.text
-    assert len(one_sided.root.all("option", value="x", selected="")) == number  # what was chosen stays
-    fields |= {f"row-{place}": "y" for place in range(0, number, 2)}
+    assert len(one_sided.root.all("option", value="=x", selected="")) == 1  # what was chosen stays
+    fields |= {f"row-{place}": "=y" for place in range(0, number, 2)} | {"row-1": "drop"}
     done = ended(browser, browser.send(form, "/ui/tasks/split", fields))
     waited(server, done)
     assert {"x", "y"} <= set(server.context.serving.live.snapshot.owners)
@@ -260,6 +262,8 @@ def test_another_sheet_of_a_workbook_is_chosen(browser: Browser) -> None:
     page = browser.send(failed, f"{failed.path}/read", {"sheet": "Second"})
     assert is_startable(page)
     job = browser.send(page, page.path, {"correct": "yes"})
+    assert browser.send(page, page.path, {"correct": "yes"}).path == job.path  # after Back
+    assert browser.get(page.path).path == job.path
     assert "calls" in ended(browser, job).text
 
 

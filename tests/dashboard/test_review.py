@@ -123,6 +123,18 @@ def test_files_go_in_and_out_and_wrong_ones_are_named(server: Served) -> None:
     assert browser.send(page, "/ui/review/import", files={"file": ("rows.csv", large)}).status == 413
 
 
+def test_an_item_that_another_reviewer_has_is_shown_without_buttons(server: Served) -> None:
+    review = server.context.review()
+    review.add(["only one has this"])
+    held = review.next("ann", kind="imported")
+    assert held is not None
+    page = Browser(server).get("/ui/review/item", number=held.id)
+    assert "ann has this item until" in page.text
+    assert not page.root.all("form", action="/ui/review/answer")
+    review.queue.release("ann")
+    assert Browser(server).get("/ui/review/item", number=held.id).root.all("form", action="/ui/review/answer")
+
+
 def test_an_answer_is_reported_by_who_may_only_ask_and_reviewed_by_who_may_teach(tmp_path: Path) -> None:
     folder = workspace(tmp_path, 2).path
     keys = KeyStore(folder / KEYS)

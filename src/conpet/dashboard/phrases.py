@@ -299,11 +299,11 @@ _FOR_PAGES: Sequence[tuple[str, str]] = (
     ),
     (
         'label %(label_q)s is not learned%(meant_x)s; to introduce it, use the verdict "new"',
-        marked("the label %(label_q)s is not learned. To introduce it, type it as a new label"),
+        marked("the label %(label_q)s is not learned. To introduce it, type it under “A new label”"),
     ),
     (
         'label %(label_q)s is not learned; to introduce it, use the verdict "new"',
-        marked("the label %(label_q)s is not learned. To introduce it, type it as a new label"),
+        marked("the label %(label_q)s is not learned. To introduce it, type it under “A new label”"),
     ),
     ('the verdict "correct" needs a label', marked("choose the right label")),
     ('the verdict "new" needs a label', marked("type the new label")),

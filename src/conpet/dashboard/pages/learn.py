@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -174,7 +175,9 @@ async def upload(visit: Learner) -> Response:
 
 @router.get("/tasks/learn/{upload_id}")
 async def findings(visit: Learner, upload_id: str) -> Response:
-    """Show what the check has found."""
+    """Show what the check has found, or the job that the upload has become."""
+    if await asyncio.to_thread(_is_job, visit, upload_id):
+        return visit.redirect(link(f"jobs/{upload_id}"))
     about, folder = await asyncio.to_thread(_staged, visit, upload_id)
     return await asyncio.to_thread(_report, visit, about, folder)
 
@@ -196,6 +199,8 @@ async def start(visit: Learner, upload_id: str) -> Response:
     """Learn the rows that are left."""
     context, form = visit.context, visit.form
     context.opened()
+    if await asyncio.to_thread(_is_job, visit, upload_id):  # the form was sent again
+        return visit.redirect(link(f"jobs/{upload_id}"))
     about, folder = await asyncio.to_thread(_staged, visit, upload_id)
     rows = json.loads(await asyncio.to_thread((folder / ROWS).read_bytes))
     shown, dropped = set(form.all("shown")), set(form.all("drop"))
@@ -272,6 +277,13 @@ def _form(visit: Visit, given: Form, *, problem: str = "", error: DataError | Co
         reading=reading_of(given),
         encodings=ENCODINGS,
     )
+
+
+def _is_job(visit: Visit, upload_id: str) -> bool:
+    """Return whether an upload was sent to be learned."""
+    with suppress(UnknownNameError):
+        return visit.context.jobs.get(upload_id).id == upload_id
+    return False
 
 
 def _staged(visit: Visit, upload_id: str) -> tuple[Upload, Path]:

@@ -66,7 +66,7 @@ HELD: dict[HeldBecause, str] = {
     ),
 }
 """Why an item cannot be learned."""
-STRATA = {"sure": marked("answered"), "uncertain": marked("in doubt"), "declined": marked("declined")}
+STRATA = {"sure": marked("all other answers"), "uncertain": marked("in doubt"), "declined": marked("declined")}
 """Parts of the answers that are sampled apart."""
 CANDIDATES = 5
 """Labels to choose from by one key."""
@@ -355,6 +355,7 @@ async def _shown(
         typed=visit.form.get("label") or said,
         typed_new=visit.form.get("new"),
         typed_note=visit.form.get("note"),
+        held_by=item.claimed_by if item.claimed_by not in (None, reviewer_of(visit.caller)) else None,
         mine=_own(progress.reviewers, reviewer_of(visit.caller)),
         waiting=sum(progress.waiting.values()),
         done=progress.states[ItemState.DONE],
