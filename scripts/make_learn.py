@@ -247,7 +247,7 @@ def glossaries() -> dict[Path, str]:
     japanese = sorted(terms(), key=lambda term: term["yomi"])
     return {
         FOLDER / "en" / "glossary.md": "\n".join(
-            [ENGLISH, *(f"**{term['en']}** ({term['ja']})\n: {term['english']}\n" for term in english)]
+            [ENGLISH, *(f"**{term['en']}**\n: {term['english']}\n" for term in english)]
         ),
         FOLDER / "ja" / "glossary.md": "\n".join(
             [JAPANESE, *(f"**{term['ja']}**（{term['en']}）\n: {term['japanese']}\n" for term in japanese)]

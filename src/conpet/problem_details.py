@@ -32,16 +32,16 @@ _OF_A_REQUEST = (
     (r"`--name (.+?)` learns", r"the name \1 learns"),
     (r"`--mixed` adds their examples .*as a new task", "send their rows with `extend`, and the others as a task"),
     (r"`--mixed` instead of .*`learn_mixed`\)", "Send their rows as a new task"),
-    (r" \(--[a-z]+-column names another\)", ""),
+    (r" \(--[a-z-]+ names another\)", ""),
     (r"\. Name the one to read: --([a-z]+)-column NAME .*", r". Name the one to read `\1`"),
     (r", or read it with --encoding (\S+)", r", or add `charset=\1` to the content type"),
     (r", or name its encoding \(--encoding\)", ", or add its `charset` to the content type"),
     (r"; give another --encoding", "; give another `charset`"),
     (
-        r"; give its name the ending \.gz",
-        "; send it with `Content-Encoding: gzip`, or with `format=csv.gz` or `jsonl.gz`",
+        r"is compressed; give its name the ending \.gz",
+        "is compressed; send it with `Content-Encoding: gzip`, or with `format=csv.gz` or `jsonl.gz`",
     ),
-    (r"; give its name the ending \.\w+", "; send it without compression, or as gzip"),
+    (r"is compressed; give its name the ending \.\w+", "is compressed; send it without compression, or as gzip"),
 )
 """What messages say of options of the command line, and what it is in a request."""
 

@@ -130,6 +130,8 @@ def test_a_key_is_made_and_revoked(tab_of: Opened) -> None:
     press(tab, "Make the key")
     assert tab.check() == []
     key = page.locator("#key").input_value()
+    page.get_by_role("button", name="Copy the key").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
     guest = tab_of(key=key)
     assert guest.open("/ui/tasks") == 200
     expect(guest.page.get_by_role("banner")).to_contain_text(OTHER_KEY)

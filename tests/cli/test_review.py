@@ -54,6 +54,24 @@ def test_answers_are_drawn_reviewed_measured_and_learned(tmp_path: Path) -> None
     assert f"{len(numbers)} verdicts, {len(numbers) / 2:.1f} minutes" in conpet("review", "status", folder).out
 
 
+def test_plain_texts_are_imported_from_every_format(tmp_path: Path) -> None:
+    folder = taught(tmp_path)
+    files = {
+        "a.txt": "first text\nsecond text\n",
+        "b.csv": "text\nthird text\n",
+        "c.jsonl": '{"text": "fourth text"}\n',
+    }
+    for name, content in files.items():
+        file = tmp_path / name
+        file.write_text(content)
+        done = conpet("review", "import", folder, file)
+        assert f"{len(content.splitlines()) - (name == 'b.csv')} new item" in done.out, done.err
+        assert "0 verdicts" in done.out
+    wrong = tmp_path / "d.jsonl"
+    wrong.write_text('{"text": "fifth text", "label": ["a", "b"]}\n')
+    assert "one label per row" in conpet("review", "import", folder, wrong).err  # a wrong label is not passed over
+
+
 def test_files_and_label_studio_are_imported_and_exported(tmp_path: Path) -> None:
     folder = taught(tmp_path)
     rows = write_rows(tmp_path / "rows.jsonl", [{"text": "one thing"}, {"text": "another thing", "label": FIRST}])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from conpet import Example, Task
@@ -124,14 +125,16 @@ def test_a_label_is_split_and_retired(server: Served, browser: Browser) -> None:
     assert "First, name these" in named.text
     taken = browser.get("/ui/tasks/split", label=label, finer=["x", FIRST.labels[1]])
     assert (taken.status, "of this name already" in taken.text) == (422, True)
+    same = browser.get("/ui/tasks/split", label=label, finer=["x", " x"])
+    assert "Give two different names or more." in same.text
     form = browser.get("/ui/tasks/split", label=label, finer=["x", "y", ""])
     number = len(form.rows("Choose a finer label for each stored example"))
     assert number == 8 + 2 + 4
-    fields = {"finer": ["x", "y"], **{f"row-{place}": "x" for place in range(number)}}
+    fields = {"finer": ["x", "y"], "rest": "=x", **{f"row-{place}": "" for place in range(number)}}
     one_sided = browser.send(form, "/ui/tasks/split", fields)
     assert "at least one example to each" in one_sided.text
-    assert len(one_sided.root.all("option", value="x", selected="")) == number  # what was chosen stays
-    fields |= {f"row-{place}": "y" for place in range(0, number, 2)}
+    assert len(one_sided.root.all("option", value="=x", selected="")) == 1  # what was chosen stays
+    fields |= {f"row-{place}": "=y" for place in range(0, number, 2)} | {"row-1": "drop"}
     done = ended(browser, browser.send(form, "/ui/tasks/split", fields))
     waited(server, done)
     assert {"x", "y"} <= set(server.context.serving.live.snapshot.owners)
@@ -182,9 +185,12 @@ def test_a_label_is_split_by_a_table_that_was_filled_in(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"", "The file has errors."),
+        ("a.csv", b"", "The file “a.csv” is empty."),
+        ("a.csv", b"text,label\n", "The file has errors."),
+        ("a.csv", b"%PDF-1.7", "is no text, although its name says so"),
+        ("a.docx", b"PK\x03\x04", "Files of the kind “.docx” cannot be read."),
         ("a.csv", b"text,label\nonly one label,lonely\nstill one,lonely\n", "a task needs two or more"),
-        ("a.exe", b"MZ\x00\x01", "cannot be learned"),
+        ("a.exe", b"MZ\x00\x01", "Files of the kind “.exe” cannot be read."),
         ("", b"", "Choose a file."),
     ],
 )
@@ -197,6 +203,77 @@ def test_files_that_cannot_be_learned_are_refused_with_the_reason(
     assert not any(one.text == "Start learning" for one in refused.root.all("button"))
     assert said in refused.text
     assert "/jobs/data" not in refused.response.text  # no path of the server
+
+
+def uploaded(browser: Browser, file: str, content: bytes, **fields: str) -> Page:
+    form = browser.get("/ui/tasks/learn")
+    given = {"kind": "task", "name": "calls"}
+    return browser.send(form, "/ui/tasks/learn", {**given, **fields}, {"file": (file, content)})
+
+
+def is_startable(page: Page) -> bool:
+    return any(one.text == "Start learning" for one in page.root.all("button"))
+
+
+def as_table(names: str, separator: str = ",") -> str:
+    rows = [
+        names,
+        *(
+            f"Müller möchte {word} {label}{separator}{label}"
+            for label in ("calls-1", "calls-2")
+            for word in ("gehen", "kommen", "essen")
+        ),
+    ]
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding", "advised", "fields"),
+    [
+        ("text,label", "cp1252", "probably cp1252", {"encoding": "cp1252"}),
+        ("Was,Wohin", "utf-8", "name the column of the text", {"text_column": "Was", "label_column": "Wohin"}),
+    ],
+)
+def test_a_file_that_was_not_read_rightly_is_checked_again_in_another_way(
+    browser: Browser, names: str, encoding: str, advised: str, fields: dict[str, str]
+) -> None:
+    content = as_table(names).encode(encoding)
+    failed = uploaded(browser, "calls.csv", content)
+    assert failed.text.count(advised) == 1  # what holds for the whole file is said once
+    assert "--" not in failed.text  # no options of commands
+    assert "Upload another file" in [one.text for one in failed.root.all("button")]
+    assert not is_startable(failed)
+    again = browser.send(failed, f"{failed.path}/read", fields)
+    assert is_startable(again), again.text
+    assert again.root.all("input", name="text_column")[0].attributes["value"] == fields.get("text_column", "")
+    assert is_startable(uploaded(browser, "calls.csv", content, **fields))  # or at once
+
+
+def test_another_sheet_of_a_workbook_is_chosen(browser: Browser) -> None:
+    book = openpyxl.Workbook()
+    for title, word in (("First", "one"), ("Second", "two")):
+        sheet = book.create_sheet(title)
+        for row in (["text", "label"], *([f"{word} {number}", f"{title}-{number % 2}"] for number in range(6))):
+            sheet.append(row)
+    book["Sheet"].append(["Prepared by Ann"])
+    saved = io.BytesIO()
+    book.save(saved)
+    failed = uploaded(browser, "calls.xlsx", saved.getvalue())
+    assert ("Sheet” is read" in failed.text, is_startable(failed)) == (True, False)
+    assert "'First', 'Second'" in failed.text
+    page = browser.send(failed, f"{failed.path}/read", {"sheet": "Second"})
+    assert is_startable(page)
+    job = browser.send(page, page.path, {"correct": "yes"})
+    assert browser.send(page, page.path, {"correct": "yes"}).path == job.path  # after Back
+    assert browser.get(page.path).path == job.path
+    assert "calls" in ended(browser, job).text
+
+
+def test_a_file_of_which_nothing_could_be_learned_is_not_offered_to_be_learned(browser: Browser) -> None:
+    stored = "".join(f"{one.text},{one.label}\n" for one in FIRST.train)
+    found = uploaded(browser, "again.csv", f"text,label\n{stored}".encode(), name="again")
+    assert "The file has no row that could be learned." in found.text
+    assert not is_startable(found)
 
 
 def test_more_examples_go_to_the_tasks_of_their_labels(server: Served, browser: Browser) -> None:

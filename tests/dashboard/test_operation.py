@@ -280,7 +280,12 @@ def test_keys_are_made_shown_once_and_revoked(tmp_path: Path) -> None:
         assert page.rows("Keys, the newest first")[0][0].startswith("boss <i>")
         for wrong in ({"role": "all"}, {"role": "predict", "name": "x" * 101}):
             assert browser.send(page, "/ui/keys", wrong).status == 422
+        assert browser.send(page, "/ui/keys", {"role": "predict", "name": " "}).status == 422  # it needs a name
         made = browser.send(page, "/ui/keys", {"name": "shop", "role": "predict"})
+        assert made.root.all("button", data_copy="key")
+        again = browser.send(page, "/ui/keys", {"name": "shop", "role": "predict"})  # the page was reloaded
+        assert "The key “shop” was made already" in again.text
+        assert len(again.rows("Keys, the newest first")) == 2
         (other,) = re.findall(r"conpet_\w{12}_[\w-]+", made.response.text)
         headers = {"Authorization": f"Bearer {other}"}
         assert server.client.get("/v1/tasks", headers=headers).status_code == 200

@@ -79,7 +79,10 @@ def test_names_and_phrases_in_phrases_are_said(message: str, japanese: str) -> N
 def test_what_commands_advise_is_said_in_other_words_and_the_unknown_not_at_all() -> None:
     given = "is not UTF-8 text; it looks like cp932: save it as UTF-8, or add `charset=cp932` to the content type"
     shown = said(language("en"), given)
-    assert shown == "is not UTF-8 text, but probably cp932: save it as UTF-8 (in Excel: “CSV UTF-8”)"
+    assert shown == (
+        "is not UTF-8 text, but probably cp932: choose it under “If the file is not read rightly”, or save the file as "
+        "UTF-8 (in Excel: “CSV UTF-8”)"
+    )
     assert said(language("ja"), "something new and strange happened") is None
     assert said(language("en"), "something new and strange happened") == "something new and strange happened"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from conpet.dashboard.pages.review import segments
@@ -99,11 +101,38 @@ def test_files_go_in_and_out_and_wrong_ones_are_named(server: Served) -> None:
     shown = browser.get("/ui/review/items", q="one")
     assert "<b>one</b> thing" in shown.text
     assert shown.root.all("b") == []
+    for name, content in (("a.txt", "こんにちは\n道に迷った\n"), ("b.csv", "text\nthird text\n")):  # without labels
+        files = {"file": (name, content.encode("cp932"))}
+        sent = browser.send(page, "/ui/review/import", {"encoding": "cp932"}, files)
+        assert f"{content.count(chr(10)) - (name == 'b.csv')} new item" in sent.text
+    book = openpyxl.Workbook()
+    for row in (["Was"], ["fourth text"], ["fifth text"]):
+        book.active.append(row)
+    saved = io.BytesIO()
+    book.save(saved)
+    files = {"file": ("t2.xlsx", saved.getvalue())}
+    refused = browser.send(page, "/ui/review/import", files=files)
+    assert (refused.status, refused.heading) == (422, "Review")
+    assert "t2.xlsx: 1 problem; nothing was imported" in refused.text
+    assert "name the column of the text" in refused.text
+    assert "2 new items." in browser.send(page, "/ui/review/import", {"text_column": "Was"}, files).text
     for name, content in (("rows.exe", b"x"), ("rows.json", b"{"), ("rows.csv", b"text,label\n,a\n")):
         refused = browser.send(page, "/ui/review/import", files={"file": (name, content)})
         assert refused.status == 422, name
     large = b"text\n" + b"many words\n" * 500_000
     assert browser.send(page, "/ui/review/import", files={"file": ("rows.csv", large)}).status == 413
+
+
+def test_an_item_that_another_reviewer_has_is_shown_without_buttons(server: Served) -> None:
+    review = server.context.review()
+    review.add(["only one has this"])
+    held = review.next("ann", kind="imported")
+    assert held is not None
+    page = Browser(server).get("/ui/review/item", number=held.id)
+    assert "ann has this item until" in page.text
+    assert not page.root.all("form", action="/ui/review/answer")
+    review.queue.release("ann")
+    assert Browser(server).get("/ui/review/item", number=held.id).root.all("form", action="/ui/review/answer")
 
 
 def test_an_answer_is_reported_by_who_may_only_ask_and_reviewed_by_who_may_teach(tmp_path: Path) -> None:

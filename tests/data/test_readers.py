@@ -177,7 +177,7 @@ def test_a_csv_counts_its_header_as_row_one(tmp_path: Path) -> None:
         ("t.csv", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("t.parquet", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("t.csv", b'{"text": "a", "label": "b"}\n', "it looks like JSON: --input-format jsonl"),
-        ("t.jsonl", b"text,label\na,b\n", "not valid JSON: Expecting value at column 1; if it is a table"),
+        ("t.jsonl", b"text,label\na,b\n", "not valid JSON: Expecting value at character 1; if it is a table"),
         ("t.jsonl", b'[\n{"text": "a"}\n]\n', "if it is one JSON document: --input-format json"),
         ("t.json", b"text,label\na,b\n", "if it is a table: --input-format csv"),
         ("t.txt", b'{"text": "a", "label": "b"}\n', "if its lines are JSON: --input-format jsonl"),

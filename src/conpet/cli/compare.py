@@ -18,6 +18,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LabelColumn,
+    Sheet,
     TextColumn,
     assignments,
     reading,
@@ -72,6 +73,7 @@ def compare(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
     """Find out which method pays on your data, before you create a workspace.
@@ -93,6 +95,7 @@ def compare(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     require_path(source, "nothing was compared")
     names = [name.strip() for name in learners.split(",") if name.strip()]

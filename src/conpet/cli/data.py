@@ -18,6 +18,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LabelColumn,
+    Sheet,
     TextColumn,
     reading,
     reading_arguments,
@@ -71,6 +72,7 @@ def check(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +98,7 @@ def check(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     for source in sources:
         require_path(source, "nothing was checked")

@@ -20,6 +20,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LabelColumn,
+    Sheet,
     TextColumn,
     WorkspacePath,
     reading,
@@ -80,6 +81,7 @@ def evaluate(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     as_json: AsJson = False,
     backbone: BackboneMoved = None,
     device: Device = None,
@@ -99,6 +101,7 @@ def evaluate(
             encoding=encoding,
             form=input_format,
             inclusive_ends=inclusive_ends,
+            sheet=sheet,
         )
         of_file = _evaluate_file(source, target, how, lambda: open_workspace(workspace, backbone, device))
         if as_json:

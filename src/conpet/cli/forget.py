@@ -21,6 +21,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     NoEvaluate,
+    Sheet,
     TextColumn,
     Wait,
     WorkspacePath,
@@ -101,6 +102,7 @@ def forget(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     no_evaluate: NoEvaluate = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -124,7 +126,7 @@ def forget(
         raise ConfigError(
             "rows come from standard input, so a question cannot be answered there: look at --dry-run, then give --yes"
         )
-    how = reading(text=text_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends)
+    how = reading(text=text_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends, sheet=sheet)
     if receipt is not None:
         require_writable_file(receipt, key)
     rows: list[str | Example] = [*(texts or []), *_rows(source, how)]

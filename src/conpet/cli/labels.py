@@ -23,6 +23,7 @@ from conpet.cli.options import (
     LabelColumn,
     NoEvaluate,
     NoGate,
+    Sheet,
     TextColumn,
     Wait,
     WorkspacePath,
@@ -128,6 +129,7 @@ def split(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     no_evaluate: NoEvaluate = False,
     no_gate: NoGate = False,
     wait: Wait = None,
@@ -147,6 +149,7 @@ def split(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     require_path(source, "nothing was changed")
     opened = open_workspace(workspace, backbone, device, to_change=True)

@@ -21,6 +21,7 @@ from conpet.cli.options import (
     LabelColumn,
     NoEvaluate,
     NoGate,
+    Sheet,
     TextColumn,
     Wait,
     assignments,
@@ -193,6 +194,7 @@ def learn(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     fix: Annotated[
         bool,
         typer.Option("--fix", help="Leave out or change wrong rows, as `conpet data check --fix` does, then learn."),
@@ -233,6 +235,7 @@ def learn(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     if source is None and server is None:
         raise typer.BadParameter("give a workspace and the data, or --server URL", param_hint="TASK_OR_STREAM")

@@ -141,6 +141,16 @@ InclusiveEnds = Annotated[
     ),
 ]
 
+Sheet = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Sheet of an Excel workbook, or its number.",
+        show_default="the first that is not empty",
+        rich_help_panel=_FILES,
+    ),
+]
+
 
 def reading(
     *,
@@ -150,6 +160,7 @@ def reading(
     encoding: str | None = None,
     form: str | None = None,
     inclusive_ends: bool = False,
+    sheet: str | None = None,
 ) -> ReadOptions:
     """Return how to read files, from the options of a command.
 
@@ -160,6 +171,7 @@ def reading(
         encoding: Name of the encoding.
         form: Name of the format.
         inclusive_ends: Whether the ends of spans are inclusive.
+        sheet: Name or number of the sheet of a workbook.
 
     Raises:
         ConfigError: The encoding is unknown.
@@ -168,18 +180,17 @@ def reading(
     from conpet.data.files import check_options
 
     columns = {"text": text, "label": label, "id": identifier}
-    options = ReadOptions(
-        {field: column for field, column in columns.items() if column is not None}, encoding, form, inclusive_ends
-    )
+    given = {field: column for field, column in columns.items() if column is not None}
+    options = ReadOptions(given, encoding, form, inclusive_ends, sheet)
     check_options(options)
     return options
 
 
 def reading_arguments(options: ReadOptions) -> list[str]:
     """Return the arguments of a command that reads files with these options."""
-    values: dict[str, str | None] = {f"--{field}-column": column for field, column in options.columns.items()}
-    values |= {"--encoding": options.encoding, "--input-format": options.format}
-    arguments = [argument for name, value in values.items() if value is not None for argument in (name, value)]
+    values: dict[str, str | int | None] = {f"--{field}-column": column for field, column in options.columns.items()}
+    values |= {"--encoding": options.encoding, "--input-format": options.format, "--sheet": options.sheet}
+    arguments = [argument for name, value in values.items() if value is not None for argument in (name, str(value))]
     return [*arguments, "--inclusive-ends"] if options.inclusive_ends else arguments
 
 

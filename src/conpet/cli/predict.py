@@ -20,6 +20,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LogFolder,
+    Sheet,
     TextColumn,
     reading,
     require_path,
@@ -95,6 +96,7 @@ def predict(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     backbone: BackboneMoved = None,
     device: Device = None,
     server: Server = None,
@@ -124,7 +126,12 @@ def predict(
     chosen = _format(form, target, as_json)
     options = _options(top, min_score, on_error)
     how = reading(
-        text=text_column, identifier=id_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
+        text=text_column,
+        identifier=id_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     if source is not None:
         require_path(source, "nothing was predicted")

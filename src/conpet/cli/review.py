@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,6 +23,7 @@ from conpet.cli.options import (
     LogFolder,
     NoEvaluate,
     NoGate,
+    Sheet,
     TextColumn,
     Wait,
     WorkspacePath,
@@ -32,13 +32,11 @@ from conpet.cli.options import (
     require_path,
 )
 from conpet.cli.workspace import open_workspace
-from conpet.errors import ConfigError, DataError, Problem, plural
+from conpet.errors import ConfigError, plural
 from conpet.files import require_writable_file, written_aside
 
 if TYPE_CHECKING:
-    from conpet.data.raw import ReadOptions
     from conpet.review.estimate import Estimate, ReviewAccuracy
-    from conpet.review.label_studio import AnnotatedInput
     from conpet.review.records import Imported, ReviewItem, ReviewPlan, ReviewStatus
     from conpet.review.review import Review
 
@@ -332,21 +330,30 @@ def import_(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
 ) -> None:
     """Put the inputs of a file into review, or take over annotations from Label Studio.
 
     Labels of a file are taken as the verdicts of the reviewer. What was imported before changes nothing.
     """
+    from conpet.review.files import read_annotated, read_rows
+
     require_path(source, "nothing was imported")
     options = reading(
-        text=text_column, label=label_column, encoding=encoding, form=input_format, inclusive_ends=inclusive_ends
+        text=text_column,
+        label=label_column,
+        encoding=encoding,
+        form=input_format,
+        inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     found = _review(workspace, log_to)
-    tasks = _label_studio(source)
+    tasks = read_annotated(source)
     if tasks is not None:
         done = found.add_annotated(tasks, double=double)
     else:
-        done = found.add(_rows(source, options), reviewer=reviewer, double=double)
+        told = partial(line, console=messages())
+        done = found.add(read_rows(source, options, told), reviewer=reviewer, double=double)
     if as_json:
         print_json(done.to_json())
     else:
@@ -387,39 +394,6 @@ def export(
         with written_aside(config) as stream:
             stream.write(found.label_studio_config())
         line(f"{config}: labelling configuration for Label Studio", messages())
-
-
-def _label_studio(source: str) -> list[AnnotatedInput] | None:
-    """Return the tasks of an export of Label Studio; None if a file is none."""
-    from conpet.data.source import is_stdin
-    from conpet.review.label_studio import is_export, read_tasks
-
-    if is_stdin(source) or not source.endswith(".json"):
-        return None
-    try:
-        document = json.loads(Path(source).read_bytes())
-    except (OSError, ValueError):
-        return None  # the reader of data files says what is wrong
-    return read_tasks(document, source) if is_export(document) else None
-
-
-def _rows(source: str, options: ReadOptions) -> Sequence[Any]:
-    from conpet.data import Located
-    from conpet.data.readers import parsed_rows
-
-    rows, problems = [], []
-    for row in parsed_rows(source, options, labelled=True):
-        if isinstance(row, Problem):
-            problems.append(row)
-        elif isinstance(row, Located):
-            rows.append(row.example)
-        else:
-            line(str(row), messages())
-    if problems:
-        raise DataError(f"{source}: {plural(len(problems), 'problem')}; nothing was imported", problems)
-    if not rows:
-        raise DataError(f"{source}: the file has no rows; nothing was imported")
-    return rows
 
 
 def _print_status(found: ReviewStatus, workspace: Path) -> None:

@@ -19,6 +19,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LabelColumn,
+    Sheet,
     TextColumn,
     reading,
 )
@@ -85,6 +86,7 @@ def make(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
 ) -> None:
     """Make a task stream from a labelled data set, as a folder for `conpet learn`."""
     from conpet.data.benchmarks import read_data
@@ -102,6 +104,7 @@ def make(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     data = read_data(source, data_folder or (), options)
     if groups is not None:

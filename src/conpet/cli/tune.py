@@ -19,6 +19,7 @@ from conpet.cli.options import (
     InclusiveEnds,
     InputFormat,
     LabelColumn,
+    Sheet,
     TextColumn,
     Wait,
     WorkspacePath,
@@ -70,6 +71,7 @@ def tune(
     encoding: Encoding = None,
     input_format: InputFormat = None,
     inclusive_ends: InclusiveEnds = False,
+    sheet: Sheet = None,
     as_json: AsJson = False,
     wait: Wait = None,
     backbone: BackboneMoved = None,
@@ -87,6 +89,7 @@ def tune(
         encoding=encoding,
         form=input_format,
         inclusive_ends=inclusive_ends,
+        sheet=sheet,
     )
     if objective not in ("accuracy", "composite"):
         raise typer.BadParameter(f"{objective!r}: give accuracy or composite", param_hint="--objective")

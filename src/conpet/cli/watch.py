@@ -17,6 +17,7 @@ from conpet.cli.options import (
     InputFormat,
     LabelColumn,
     LogFolder,
+    Sheet,
     TextColumn,
     WorkspacePath,
     reading,
@@ -95,6 +96,7 @@ def watch(
     label_column: LabelColumn = None,
     encoding: Encoding = None,
     input_format: InputFormat = None,
+    sheet: Sheet = None,
     backbone: BackboneMoved = None,
     device: Device = None,
 ) -> None:
@@ -111,7 +113,7 @@ def watch(
     from conpet.watching.report import WatchOptions
 
     options = WatchOptions.of(false_alarm, reference, window)
-    columns = reading(text=text_column, label=label_column, encoding=encoding, form=input_format)
+    columns = reading(text=text_column, label=label_column, encoding=encoding, form=input_format, sheet=sheet)
     if request_column is not None and feedback is None:
         raise typer.BadParameter("--request-column is for --feedback", param_hint="--request-column")
     if source is not None and (restart or webhook is not None):

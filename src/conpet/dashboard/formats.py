@@ -14,8 +14,8 @@ from markupsafe import Markup
 from conpet.dashboard.messages import Language
 from conpet.report.text import NONE
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-_STEP = 1000.0
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP = 1024.0
 _LEAST_AMOUNT = 0.0001
 """The smallest amount of money that is shown as it is."""
 _SECOND = 10.0

@@ -14,6 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from conpet.dashboard.messages import Language, marked
+from conpet.problem_details import of_a_request
 
 _PLACE = re.compile(r"%\((?P<name>\w+)\)s")
 _OPTIONAL = re.compile(r"\\\[(\w+)\\\]")
@@ -26,6 +27,8 @@ _FORMS = {
 }
 """What a place takes, by the last letter of its name, after `_`."""
 
+_HINT = re.compile(r"[;,] [^;,]*--input-format[^;]*")
+"""Advice on an option that pages don't have."""
 _AND = " and "
 _COMMA = marked(", ")
 
@@ -48,6 +51,7 @@ _SAME: Sequence[str] = (
     marked("validation"),
     marked("test"),
     marked("text"),
+    marked("label"),
     marked("relation"),
     marked("entity"),
     # the check of data: copies
@@ -140,12 +144,16 @@ _SAME: Sequence[str] = (
     marked("generation %(number_n)s is not kept"),
     marked("there is no page at this address"),
     marked("the form is incomplete or damaged; send it again"),
-    marked("no row is left to learn; go back, and leave fewer rows out"),
     marked("this key may cancel only jobs that it requested; use one to operate"),
     marked("stored examples are shown to keys of the role learn only"),
-    marked("choose a file of one of these kinds: %(kinds_x)s"),
     marked("files of up to %(most_n)s bytes are imported here; divide the file"),
-    marked("%(file_x)s: some rows cannot be read, or there are none; nothing was imported"),
+    marked("%(file_x)s: %(count_n)s problem[s]; nothing was imported"),
+    marked("%(file_x)s: the file has no rows; nothing was imported"),
+    marked("column %(column_q)s is read as %(field_p)s"),
+    marked("cells are separated by %(what_p)s"),
+    marked("semicolons"),
+    marked("tabs"),
+    marked("vertical bars"),
     marked("the new labels cannot be learned; nothing was changed"),
     marked("task %(task_q)s cannot be extended; nothing was changed"),
     marked("there is no item %(number_n)s in review; it may have been forgotten, or deleted by its age"),
@@ -202,11 +210,60 @@ _FOR_PAGES: Sequence[tuple[str, str]] = (
     (
         "is not UTF-8 text; it looks like %(encoding_x)s: save it as UTF-8, or add `charset=%(same_x)s` to the content "
         "type",
-        marked("is not UTF-8 text, but probably %(encoding_x)s: save it as UTF-8 (in Excel: “CSV UTF-8”)"),
+        marked(
+            "is not UTF-8 text, but probably %(encoding_x)s: choose it under “If the file is not read rightly”, or "
+            "save the file as UTF-8 (in Excel: “CSV UTF-8”)"
+        ),
     ),
     (
-        "no column named %(wanted_x)s; columns: %(columns_x)s. Name the one to read `%(name_x)s`",
-        marked("no column is named %(wanted_x)s; the file has: %(columns_x)s. Rename the one to be read: %(name_x)s"),
+        "is not UTF-8 text; save it as UTF-8, or add its `charset` to the content type",
+        marked(
+            "is not UTF-8 text: choose its encoding under “If the file is not read rightly”, or save the file as UTF-8 "
+            "(in Excel: “CSV UTF-8”)"
+        ),
+    ),
+    (
+        "is not %(encoding_x)s text (byte %(byte_n)s); give another `charset`",
+        marked("is not %(encoding_x)s text: choose another encoding under “If the file is not read rightly”"),
+    ),
+    (
+        "no column named %(wanted_x)s; columns: %(columns_x)s. Name the one to read `%(name_p)s`",
+        marked(
+            "no column is named %(wanted_x)s; the file has: %(columns_x)s. Under “If the file is not read rightly”, "
+            "name the column of the %(name_p)s"
+        ),
+    ),
+    (
+        "missing %(wanted_x)s; fields: %(columns_x)s. Name the one to read `%(name_p)s`",
+        marked(
+            "no column is named %(wanted_x)s; the file has: %(columns_x)s. Under “If the file is not read rightly”, "
+            "name the column of the %(name_p)s"
+        ),
+    ),
+    (
+        "only the sheet %(sheet_q)s is read, the only one with the columns needed; not read: %(others_x)s",
+        marked(
+            "the sheet “%(sheet_q)s” is read, because it is the only one with the columns needed. Not read: "
+            "%(others_x)s. Under “If the file is not read rightly”, you can choose another"
+        ),
+    ),
+    (
+        "only the sheet %(sheet_q)s is read, the first that is not empty; not read: %(others_x)s",
+        marked(
+            "the sheet “%(sheet_q)s” is read, because it is the first that is not empty. Not read: %(others_x)s. Under "
+            "“If the file is not read rightly”, you can choose another"
+        ),
+    ),
+    (
+        "only the sheet %(sheet_q)s is read; not read: %(others_x)s",
+        marked(
+            "the sheet “%(sheet_q)s” is read, because it is the first. Not read: %(others_x)s. Under “If the file is "
+            "not read rightly”, you can choose another"
+        ),
+    ),
+    (
+        "has no sheet %(sheet_q)s; sheets: %(others_x)s",
+        marked("the workbook has no sheet “%(sheet_q)s”. It has: %(others_x)s"),
     ),
     (
         "only one new label (%(label_q)s): a task needs two or more. Add examples of another new label, or add it to a "
@@ -242,11 +299,11 @@ _FOR_PAGES: Sequence[tuple[str, str]] = (
     ),
     (
         'label %(label_q)s is not learned%(meant_x)s; to introduce it, use the verdict "new"',
-        marked("the label %(label_q)s is not learned. To introduce it, type it as a new label"),
+        marked("the label %(label_q)s is not learned. To introduce it, type it under “A new label”"),
     ),
     (
         'label %(label_q)s is not learned; to introduce it, use the verdict "new"',
-        marked("the label %(label_q)s is not learned. To introduce it, type it as a new label"),
+        marked("the label %(label_q)s is not learned. To introduce it, type it under “A new label”"),
     ),
     ('the verdict "correct" needs a label', marked("choose the right label")),
     ('the verdict "new" needs a label', marked("type the new label")),
@@ -264,6 +321,7 @@ _FOR_PAGES: Sequence[tuple[str, str]] = (
 
 def said(language: Language, message: str) -> str | None:
     """Return a message of the library as a page shows it; None if the page's language has no words for it."""
+    message = _HINT.sub("", of_a_request(message))
     found = next(((one, match) for one in _phrases() if (match := one.pattern.fullmatch(message))), None)
     if found is None:
         return message if language.is_source else None

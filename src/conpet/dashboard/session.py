@@ -48,6 +48,10 @@ class Session:
         """The token that forms of this session carry."""
         return _mac(self.secret, "form")
 
+    def mac(self, text: str) -> str:
+        """Return hexadecimal digits that only this session gives for a text."""
+        return _mac(self.secret, text)
+
     def sign(self, text: str) -> str:
         """Return a text with a signature that is good in this session only."""
         return f"{_mac(self.secret, text)}.{text}"

@@ -137,7 +137,7 @@ def is_data_folder(path: Path) -> bool:
 
 
 def raw_rows(
-    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False
+    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False, optional: bool = False
 ) -> Iterator[RawRow | Problem | Note]:
     """Stream the rows of a file, with a `Problem` for each row or rest that cannot be read, and with notes.
 
@@ -148,6 +148,7 @@ def raw_rows(
             or text in the format that `options` names.
         options: How to read it.
         labelled: Whether labels are needed: a table without a column of labels is then a problem.
+        optional: With `labelled`: whether a file without labels is read, too.
 
     Raises:
         ConfigError: An option is wrong, or a package that reads the format is not installed.
@@ -155,7 +156,7 @@ def raw_rows(
     """
     options = options or ReadOptions()
     check_options(options)
-    source = Source(Path(path), options, labelled)
+    source = Source(Path(path), options, labelled, optional)
     yield from _assigned(_readable(source), source)
 
 
@@ -270,9 +271,10 @@ def _standard_input(source: Source, name: str) -> Iterator[RawItem]:
 
 def _assigned(items: Iterable[RawItem], source: Source) -> Iterator[RawRow | Problem | Note]:
     """Rename the columns of rows to the fields they hold."""
+    needed = source.labelled and not source.optional
 
     def assign(names: tuple[str, ...], table: bool) -> Columns:
-        return assign_columns(names, source.options.columns, labelled=source.labelled, table=table)
+        return assign_columns(names, source.options.columns, labelled=needed, table=table)
 
     assigned = lru_cache(_KEY_SETS)(assign)
     columns: Columns | None = None

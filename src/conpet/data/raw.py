@@ -87,12 +87,14 @@ class ReadOptions:
         encoding: Encoding of text files that are neither UTF-8 nor UTF-16 with a byte order mark.
         format: Name of the file format, if it does not follow from the file's name.
         inclusive_ends: Whether the end of a span is its last token or character, not the position after it.
+        sheet: Name of the sheet of an Excel workbook, or its number, counted from 1.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     format: str | None = None
     inclusive_ends: bool = False
+    sheet: str | int | None = None
 
     @property
     def positions(self) -> bool:

@@ -45,6 +45,7 @@ def read_task(
     encoding: str | None = None,
     format: str | None = None,  # noqa: A002
     inclusive_ends: bool = False,
+    sheet: str | int | None = None,
 ) -> Task:
     """Read a task.
 
@@ -63,12 +64,13 @@ def read_task(
         encoding: Encoding of text that is not Unicode ("cp1252").
         format: Name of the file format ("conll"), if it does not follow from the file's name.
         inclusive_ends: Whether the end of a span is its last token or character, not the position after it.
+        sheet: The sheet of an Excel workbook: its name, or its number, counted from 1.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
         ConfigError: An argument is wrong, or a package that reads the format is not installed.
     """
-    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends, sheet)
     source = find_task(Path(path), name, template, settings, options)
     return _build([source], [], path, None if all_rows else seed, owned or {})[0]
 
@@ -83,12 +85,14 @@ def read_stream(
     encoding: str | None = None,
     format: str | None = None,  # noqa: A002
     inclusive_ends: bool = False,
+    sheet: str | int | None = None,
 ) -> TaskStream:
     """Read a folder of tasks, or one task as a stream of one.
 
     The tasks are the files and subfolders in natural order ("task-2" before "task-10"), or those in `stream.yaml`:
     `tasks: [{path: ..., name: ..., template: ..., settings: {...}}]`. Paths are relative to the folder; only `path` is
-    required. An entry may also have `columns`, `encoding`, `format` and `inclusive_ends`, instead of these arguments.
+    required. An entry may also have `columns`, `encoding`, `format`, `inclusive_ends` and `sheet`, instead of these
+    arguments.
 
     Args:
         path: The folder or file.
@@ -99,12 +103,13 @@ def read_stream(
         encoding: As in `read_task`.
         format: As in `read_task`.
         inclusive_ends: As in `read_task`.
+        sheet: As in `read_task`.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them, over all tasks.
         ConfigError: As in `read_task`.
     """
-    sources, problems = find_stream(Path(path), ReadOptions(columns or {}, encoding, format, inclusive_ends))
+    sources, problems = find_stream(Path(path), ReadOptions(columns or {}, encoding, format, inclusive_ends, sheet))
     return TaskStream(_build(sources, problems, path, None if all_rows else seed, owned or {}))
 
 
@@ -115,6 +120,7 @@ def read_examples(
     encoding: str | None = None,
     format: str | None = None,  # noqa: A002
     inclusive_ends: bool = False,
+    sheet: str | int | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Examples:
     """Read further examples for known tasks; files as in `read_task`, but nothing is split off.
@@ -125,13 +131,14 @@ def read_examples(
         encoding: As in `read_task`.
         format: As in `read_task`.
         inclusive_ends: As in `read_task`.
+        sheet: As in `read_task`.
         note: Called with each note on how the files were read.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
         ConfigError: As in `read_task`.
     """
-    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends, sheet)
     loaded = _load(find_task(Path(path), options=options), whole=False)
     if loaded.problems:
         raise DataError(_summary(path, loaded.problems), loaded.problems)
@@ -150,6 +157,7 @@ def read_mixed(
     encoding: str | None = None,
     format: str | None = None,  # noqa: A002
     inclusive_ends: bool = False,
+    sheet: str | int | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[MixedExamples]:
     """Read examples of known and new labels, for `ConPET.learn_mixed`; files as in `read_stream`.
@@ -164,13 +172,14 @@ def read_mixed(
         encoding: As in `read_task`.
         format: As in `read_task`.
         inclusive_ends: As in `read_task`.
+        sheet: As in `read_task`.
         note: Called with each note on how the files were read.
 
     Raises:
         DataError: The data has errors; `problems` lists all of them.
         ConfigError: As in `read_task`.
     """
-    options = ReadOptions(columns or {}, encoding, format, inclusive_ends)
+    options = ReadOptions(columns or {}, encoding, format, inclusive_ends, sheet)
     if name is None and template is None:
         sources, problems = find_stream(Path(path), options)
     else:
@@ -209,6 +218,7 @@ def read_inputs(
     encoding: str | None = ...,
     format: str | None = ...,
     inclusive_ends: bool = ...,
+    sheet: str | int | None = ...,
     note: Callable[[str], None] | None = ...,
     on_error: Literal["fail"] = ...,
 ) -> Iterator[Example]: ...
@@ -222,6 +232,7 @@ def read_inputs(
     encoding: str | None = ...,
     format: str | None = ...,
     inclusive_ends: bool = ...,
+    sheet: str | int | None = ...,
     note: Callable[[str], None] | None = ...,
     on_error: Literal["fail", "report"],
 ) -> Iterator[Example | Problem]: ...
@@ -234,6 +245,7 @@ def read_inputs(
     encoding: str | None = None,
     format: str | None = None,  # noqa: A002
     inclusive_ends: bool = False,
+    sheet: str | int | None = None,
     note: Callable[[str], None] | None = None,
     on_error: Literal["fail", "report"] = "fail",
 ) -> Iterator[Example | Problem]:
@@ -248,6 +260,7 @@ def read_inputs(
         encoding: As in `read_task`.
         format: As in `read_task`.
         inclusive_ends: As in `read_task`.
+        sheet: As in `read_task`.
         note: Called with each note on how the file was read.
         on_error: "report" yields a `conpet.errors.Problem` in place of each wrong row. `ConPET.predict_stream` takes it
             as an input that cannot be predicted.
@@ -257,7 +270,7 @@ def read_inputs(
             is reached.
         ConfigError: As in `read_task`.
     """
-    for row in read_input_rows(path, ReadOptions(columns or {}, encoding, format, inclusive_ends), note):
+    for row in read_input_rows(path, ReadOptions(columns or {}, encoding, format, inclusive_ends, sheet), note):
         if isinstance(row, Located):
             yield row.example
         elif on_error == "fail" or row.ends_reading:
@@ -297,7 +310,7 @@ class LoadedTask:
 
 
 def parsed_rows(
-    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False
+    path: str | Path, options: ReadOptions | None = None, *, labelled: bool = False, optional: bool = False
 ) -> Iterator[Located | Problem | Note]:
     """Yield the rows of a file as examples.
 
@@ -305,12 +318,13 @@ def parsed_rows(
         path: The file.
         options: How to read it.
         labelled: Whether labels are needed; otherwise a wrong one is ignored.
+        optional: With `labelled`: whether rows and files without labels are read, too.
     """
     options = options or ReadOptions()
     name = Source(Path(path), options).file
     changed = lists = 0
     unknown: dict[str, int] = {}
-    for raw in raw_rows(path, options, labelled=labelled):
+    for raw in raw_rows(path, options, labelled=labelled, optional=optional):
         if not isinstance(raw, RawRow):
             yield raw
             continue

@@ -43,13 +43,15 @@ class Source:
     Attributes:
         path: Its path; "-" for standard input.
         options: How to read it.
-        labelled: Whether labels are needed.
+        labelled: Whether labels are read.
+        optional: Whether a file may also have none.
         copy: A copy of standard input, for readers that read more than once.
     """
 
     path: Path
     options: ReadOptions
     labelled: bool = False
+    optional: bool = False
     copy: Path | None = None
 
     @property

@@ -63,6 +63,7 @@ class _Entry(BaseModel):
     encoding: str | None = None
     format: str | None = None
     inclusive_ends: bool = False
+    sheet: str | int | None = None
 
 
 class _StreamFile(BaseModel):
@@ -196,6 +197,7 @@ def _options(entry: _Entry, given: ReadOptions) -> ReadOptions:
         entry.encoding or given.encoding,
         entry.format or given.format,
         entry.inclusive_ends or given.inclusive_ends,
+        given.sheet if entry.sheet is None else entry.sheet,
     )
 
 

@@ -12,6 +12,7 @@ from conpet.commands.check_data import backbone_reading, backbone_to_read, store
 from conpet.data.quality.examination import Examination, Reading, examine
 from conpet.data.quality.loading import Known, load_data
 from conpet.data.quality.rows import Data, Mode, Row
+from conpet.data.raw import ReadOptions
 from conpet.jobs.intake import limit_memory, outcome_of
 from conpet.jobs.uploads import REPORT, ROWS, ExamineOptions
 from conpet.store import Snapshot, Store
@@ -50,17 +51,18 @@ def examine_file(folder: Path, options: ExamineOptions, snapshot: Snapshot, *, j
     """
     into = options.name if options.name in snapshot.owners.values() else None  # where new labels go, beside known ones
     known = Known(snapshot.owners, stored_rows(snapshot), mode=None, into=into)
-    data, _ = load_data([folder / options.file], name=options.name, known=known)
+    reading = ReadOptions(options.columns, options.encoding, sheet=options.sheet)
+    data, _ = load_data([folder / options.file], name=options.name, options=reading, known=known)
     number = sum(1 for task in data.tasks for _ in task.rows)
-    reading: Reading | None = None
+    judge: Reading | None = None
     if judged and number <= _ROWS:
         backbone, own = backbone_to_read(snapshot, options.backbone, "cpu")
-        reading = backbone_reading(backbone, snapshot if own else None)
+        judge = backbone_reading(backbone, snapshot if own else None)
         data = with_recognised(data, snapshot, backbone) if own else data
-    done = examine(data, reading)
-    if reading is None:
+    done = examine(data, judge)
+    if judge is None:
         done.skipped.append("mislabelled rows, close labels and cut inputs: too many rows, or too large a backbone")
-    report = done.report(None, reading.backbone if reading else None)
+    report = done.report(None, judge.backbone if judge else None)
     (folder / REPORT).write_text(_named(report.model_dump_json(), folder, options), encoding="utf-8")
     (folder / ROWS).write_text(json.dumps(list(_rows(data, done)), ensure_ascii=False), encoding="utf-8")
     return {"mode": str(next((task.mode for task in data.tasks), Mode.NEW))}

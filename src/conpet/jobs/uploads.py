@@ -75,6 +75,9 @@ class ExamineOptions:
         name: Name of the task that new labels become.
         backbone: Present location of the backbone, if it was moved.
         limit: Most bytes of the file when decompressed.
+        columns: The columns of fields that have other names.
+        encoding: Encoding of its text; None for Unicode.
+        sheet: Sheet of a workbook; None for the likeliest.
     """
 
     file: str
@@ -83,6 +86,9 @@ class ExamineOptions:
     name: str
     backbone: str | None = None
     limit: int = 64 << 20
+    columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
+    sheet: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,24 +111,30 @@ class KeyStore:
         self._noted: dict[str, float] = {}
         self._required = False
 
-    def create(self, role: Role, name: str = "", *, by: str | None = None) -> tuple[str, KeyRecord]:
+    def create(
+        self, role: Role, name: str = "", *, by: str | None = None, key_id: str | None = None
+    ) -> tuple[str, KeyRecord]:
         """Make a key and return it; it is shown this once and cannot be read again.
 
         Args:
             role: What it may do.
             name: Name for people.
             by: Who makes it; by default the actor of this process.
+            key_id: Its public part, 12 hexadecimal digits; by default at random.
 
         Raises:
-            ConfigError: The name is too long or has control characters.
+            ConfigError: The name is too long or has control characters, or there is a key with this id.
             ReadOnlyError: It cannot be recorded that it is made.
         """
         if len(name) > NAME_LENGTH or not name.isprintable():
             raise ConfigError(f"the name of a key has at most {NAME_LENGTH} printable characters")
-        key_id, secret, salt = secrets.token_hex(6), secrets.token_urlsafe(32), secrets.token_bytes(16)
+        secret, salt = secrets.token_urlsafe(32), secrets.token_bytes(16)
+        key_id = secrets.token_hex(6) if key_id is None else key_id
         record = KeyRecord(key_id, name, role, _now(), None, None)
         self._make()
         with self._changing() as connection:
+            if connection.execute(select(_KEYS.c.id).where(_KEYS.c.id == key_id)).first():
+                raise ConfigError(f"there is a key with the id {key_id} already")
             connection.execute(
                 _KEYS.insert().values(
                     id=key_id, name=name, role=str(role), salt=salt, hash=_hash(secret, salt), created=record.created

@@ -11,7 +11,7 @@ import openpyxl
 import pytest
 
 from conpet.data import count_inputs, read_inputs
-from conpet.errors import ConfigError
+from conpet.errors import ConfigError, DataError
 from tests.helpers.reading import labelled, notes, problems, put, row_numbers
 
 
@@ -38,7 +38,7 @@ def test_the_first_sheet_is_read(tmp_path: Path) -> None:
     assert labelled(path) == [("one", "1"), ("42", "b"), ("2026-05-01", "TRUE")]
     assert [one.id for one in read_inputs(path)] == [7, 8.5, "n"]
     assert row_numbers(path) == [3, 5, 6]
-    assert notes(path) == ["only the sheet 'Data' is read; not read: 'Notes'"]
+    assert notes(path) == ["only the sheet 'Data' is read; not read: 'Notes' (--sheet names another)"]
     assert count_inputs(path) == 3
 
 
@@ -49,7 +49,26 @@ def test_empty_sheets_before_the_data_are_passed_over(tmp_path: Path) -> None:
         book["Rows"].append(row)
     book.save(path)
     assert labelled(path) == [("one", "a"), ("two", "b")]
-    assert notes(path) == ["only the sheet 'Rows' is read, the first that is not empty; not read: 'Data', 'Notes'"]
+    (told,) = notes(path)
+    assert "only the sheet 'Rows' is read, the first that is not empty; not read: 'Data', 'Notes'" in told
+
+
+def test_the_sheet_that_is_named_is_read_and_otherwise_the_only_one_that_fits(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "t.xlsx", ["Prepared by Ann"], others=("Rows", "More"))
+    book = openpyxl.load_workbook(path)
+    for row in (["text", "label"], ["one", "a"], ["two", "b"]):
+        book["Rows"].append(row)
+    book.save(path)
+    assert labelled(path) == [("one", "a"), ("two", "b")]
+    assert "only the sheet 'Rows' is read, the only one with the columns needed" in notes(path)[0]
+    for row in (["text", "label"], ["three", "c"]):
+        book["More"].append(row)
+    book.save(path)
+    assert "no column named text" in problems(path)[0][1]  # two would fit: nobody guesses
+    for sheet in ("More", "3", 3):
+        assert [(one.text, one.label) for one in read_inputs(path, sheet=sheet)] == [("three", "c")]
+    with pytest.raises(DataError, match="has no sheet '4'; sheets: 'Data', 'Rows', 'More'"):
+        list(read_inputs(path, sheet="4"))
 
 
 def test_a_sheet_without_a_header_is_read_by_positions(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from conpet.dashboard.messages import marked
 from conpet.dashboard.navigation import Entry, page_router
+from conpet.dashboard.pages.changes import ONCE, once
 from conpet.dashboard.visit import Visit, visits
-from conpet.errors import ConfigError, UnknownNameError
+from conpet.errors import UnknownNameError
 from conpet.problem_details import ApiProblem
 from conpet.serve.keys import NAME_LENGTH, KeyRecord, Role
 
@@ -23,6 +24,7 @@ ROLES = {
     Role.OPERATE: marked("also roll back, remove, forget, and manage keys: for operators"),
 }
 """What the holder of a key may do."""
+_ID_CHARACTERS = 12
 
 
 @router.get("/keys")
@@ -42,11 +44,17 @@ async def make(visit: Operator) -> Response:
         return await _page(
             visit, visit.gettext("The first key must be one for operators, or nobody could manage the others."), 422
         )
-    try:
-        key, record = await asyncio.to_thread(store.create, Role(role), name, by=visit.caller.actor)
-    except ConfigError:
-        said = visit.gettext("A name has at most %(n)s printable characters.", n=NAME_LENGTH)
+    if not name or len(name) > NAME_LENGTH or not name.isprintable():
+        said = visit.gettext("A name has 1 to %(n)s printable characters.", n=NAME_LENGTH)
         return await _page(visit, said, 422)
+    key_id = visit.session.mac(f"key {visit.form[ONCE]}")[:_ID_CHARACTERS]
+    if any(one.id == key_id for one in await asyncio.to_thread(store.list)):  # the page was reloaded
+        told = visit.gettext(
+            "The key “%(name)s” was made already and shown once. If you did not copy it, revoke it and make another.",
+            name=name,
+        )
+        return visit.redirect("/ui/keys", told)
+    key, record = await asyncio.to_thread(store.create, Role(role), name, by=visit.caller.actor, key_id=key_id)
     page = visit.render("key_made.html", key=key, record=record, first=first, roles=ROLES)
     page.headers["Cache-Control"] = "no-store"
     return page
@@ -101,6 +109,7 @@ async def _page(visit: Visit, problem: str = "", status: int = 200) -> Response:
         problem=problem,
         name=visit.form.get("name"),
         longest=NAME_LENGTH,
+        once=once(),
     )
 
 

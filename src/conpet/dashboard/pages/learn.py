@@ -6,8 +6,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,19 +16,23 @@ from typing import Annotated, Any
 from fastapi import Query
 from starlette.responses import Response
 
+from conpet.dashboard.file_reading import ENCODINGS, ENDINGS, error_of, reading_of, why_unreadable
 from conpet.dashboard.findings import FINDINGS, Words
+from conpet.dashboard.forms import Form
 from conpet.dashboard.navigation import page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
 from conpet.data.labelled import SUBSETS
 from conpet.data.quality.rows import Mode
+from conpet.data.raw import ReadOptions
 from conpet.errors import ConfigError, DataError, UnknownNameError, listed
 from conpet.jobs.data import DATA, SAMPLE
 from conpet.jobs.intake import NAME_CHARACTERS
 from conpet.jobs.records import JobKind, JobRequest
 from conpet.jobs.uploads import RAW, REPORT, ROWS, ExamineOptions, UploadOptions
-from conpet.problem_details import ApiProblem, of_a_request
+from conpet.problem_details import ApiProblem
 from conpet.report.data_check import DataCheckReport, FindingKind, FoundRow, Severity
+from conpet.serve.context import ServerContext
 from conpet.serve.keys import Role
 from conpet.serve.submit import NewLabels, checked_upload, digest_of, examined_upload, submit, uploading
 
@@ -36,8 +41,6 @@ UPLOADS = ("/ui/tasks/learn",)
 Learner = Annotated[Visit, visits(Role.LEARN)]
 Name = Annotated[str, Query(max_length=1000)]
 
-ENDINGS = (".csv", ".tsv", ".xlsx", ".jsonl", ".json", ".parquet", ".txt", ".conll", ".yml", ".yaml", ".md")
-"""Endings of the files that are offered; the check says it if another cannot be read."""
 _ABOUT = "about.json"
 _SHOWN = 50
 """Most findings of a kind that are listed."""
@@ -59,6 +62,7 @@ class Upload:
         caller: Who uploaded it.
         file_name: Its name.
         name: Name of the task that new labels become.
+        reading: How it is read.
         mode: How its labels can be learned.
     """
 
@@ -66,7 +70,13 @@ class Upload:
     caller: str
     file_name: str
     name: str
+    reading: ReadOptions = field(default_factory=ReadOptions)
     mode: Mode = Mode.NEW
+
+    @property
+    def stored(self) -> str:
+        """The name that it is stored under, with the ending that says its format."""
+        return f"given{_suffix(self.file_name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +104,24 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding on the page; `key` names its row in the form, or is None if it cannot be left out by itself."""
+    """A finding on the page.
+
+    Attributes:
+        finding: The finding.
+        key: Names its row in the form; None if it cannot be left out by itself.
+        leave_out: Whether its row is left out if nobody decides otherwise.
+        rows: The numbers of the rows that it is said of, if there are several.
+    """
 
     finding: FoundRow
     key: str | None
     leave_out: bool
+    rows: Sequence[int] = ()
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is more to show than the message."""
+        return self.key is not None or self.finding.place.text is not None or self.finding.other is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +134,17 @@ class Kind:
     number: int
     found: Sequence[Found]
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is more to show than messages."""
+        return any(one.has_texts for one in self.found)
+
 
 @router.get("/tasks/learn")
 async def form_to_learn(visit: Learner, name: Name = "", more: str = "") -> Response:
     """Ask for a file."""
     visit.context.ready()
-    return _form(visit, name=name, more=bool(more))
+    return _form(visit, Form([("name", name), ("kind", "more" if more else "")]))
 
 
 @router.post("/tasks/learn")
@@ -128,36 +156,42 @@ async def upload(visit: Learner) -> Response:
         form = await visit.upload(received / RAW)
         more, name = form.get("kind") == "more", form.get("name")
         if not form.file_name:
-            return _form(visit, name=name, more=more, problem=visit.gettext("Choose a file."))
+            return _form(visit, form, problem=visit.gettext("Choose a file."))
+        if problem := await asyncio.to_thread(why_unreadable, visit, received / RAW, form.file_name):
+            return _form(visit, form, problem=problem)
         name = name or _free(visit, _stem(form.file_name), more=more)
         if len(name) > NAME_CHARACTERS or not name.isprintable():
-            return _form(visit, name=name, more=more, problem=visit.gettext("This name is too long or cannot be read."))
+            return _form(visit, form, problem=visit.gettext("This name is too long or cannot be read."))
         job_id, folder = await asyncio.to_thread(context.jobs.stage)
-        file = f"given{_suffix(form.file_name)}"
-        (received / RAW).rename(folder / file)
-    options = ExamineOptions(
-        file,
-        form.file_name,
-        str(context.settings.workspace.resolve()),
-        name,
-        context.settings.backbone,
-        context.settings.upload_bytes,
-    )
+        about = Upload(job_id, visit.caller.id, form.file_name, name, reading_of(form))
+        (received / RAW).rename(folder / about.stored)
     try:
-        mode = await examined_upload(context, folder, options)
+        await _examined(context, about, folder)
     except (DataError, ConfigError) as error:
         await asyncio.to_thread(context.jobs.discard, job_id)
-        return _form(visit, name=name, more=more, error=error)
-    about = {"caller": visit.caller.id, "file": form.file_name, "name": name, "mode": str(mode)}
-    await asyncio.to_thread((folder / _ABOUT).write_text, json.dumps(about))
+        return _form(visit, form, error=error)
     return visit.redirect(link(f"tasks/learn/{job_id}"))
 
 
 @router.get("/tasks/learn/{upload_id}")
 async def findings(visit: Learner, upload_id: str) -> Response:
-    """Show what the check has found."""
+    """Show what the check has found, or the job that the upload has become."""
+    if await asyncio.to_thread(_is_job, visit, upload_id):
+        return visit.redirect(link(f"jobs/{upload_id}"))
     about, folder = await asyncio.to_thread(_staged, visit, upload_id)
     return await asyncio.to_thread(_report, visit, about, folder)
+
+
+@router.post("/tasks/learn/{upload_id}/read")
+async def read_again(visit: Learner, upload_id: str) -> Response:
+    """Check the file again, read in another way."""
+    about, folder = await asyncio.to_thread(_staged, visit, upload_id)
+    about = replace(about, reading=reading_of(visit.form))
+    try:
+        await _examined(visit.context, about, folder)
+    except (DataError, ConfigError) as error:
+        return await asyncio.to_thread(_report, visit, about, folder, error=error)
+    return visit.redirect(link(f"tasks/learn/{upload_id}"))
 
 
 @router.post("/tasks/learn/{upload_id}")
@@ -165,6 +199,8 @@ async def start(visit: Learner, upload_id: str) -> Response:
     """Learn the rows that are left."""
     context, form = visit.context, visit.form
     context.opened()
+    if await asyncio.to_thread(_is_job, visit, upload_id):  # the form was sent again
+        return visit.redirect(link(f"jobs/{upload_id}"))
     about, folder = await asyncio.to_thread(_staged, visit, upload_id)
     rows = json.loads(await asyncio.to_thread((folder / ROWS).read_bytes))
     shown, dropped = set(form.all("shown")), set(form.all("drop"))
@@ -175,9 +211,10 @@ async def start(visit: Learner, upload_id: str) -> Response:
         return await asyncio.to_thread(_report, visit, about, folder, problem=problem)
     if about.mode is not Mode.NEW and new is None:
         kept = [one for one in kept if one["row"].get("label") not in labels.new]
-    body = _body(about, kept)
     if not kept:
-        raise ApiProblem(422, "no-rows", "no row is left to learn; go back, and leave fewer rows out")
+        none = visit.gettext("No row is left to learn. Leave fewer rows out.")
+        return await asyncio.to_thread(_report, visit, about, folder, problem=none)
+    body = _body(about, kept)
     await asyncio.to_thread(_write_body, folder, body)
     try:
         options = UploadOptions(
@@ -201,43 +238,52 @@ async def discard(visit: Learner, upload_id: str) -> Response:
     """Delete an upload."""
     await asyncio.to_thread(_staged, visit, upload_id)
     await asyncio.to_thread(visit.context.jobs.discard, upload_id)
+    if visit.form.checked("again"):
+        return visit.redirect(link("tasks/learn"))
     return visit.redirect(link("tasks"), flash=visit.gettext("The file was discarded. Nothing was learned."))
 
 
-def _form(
-    visit: Visit,
-    *,
-    name: str,
-    more: bool,
-    problem: str = "",
-    error: DataError | ConfigError | None = None,
-) -> Response:
+async def _examined(context: ServerContext, about: Upload, folder: Path) -> None:
+    """Check an uploaded file, and keep what it is about beside it."""
+    options = ExamineOptions(
+        about.stored,
+        about.file_name,
+        str(context.settings.workspace.resolve()),
+        about.name,
+        context.settings.backbone,
+        context.settings.upload_bytes,
+        about.reading.columns,
+        about.reading.encoding,
+        about.reading.sheet,
+    )
+    mode = await examined_upload(context, folder, options)
+    document = json.dumps({**asdict(about), "mode": str(mode)})
+    await asyncio.to_thread((folder / _ABOUT).write_text, document)
+
+
+def _form(visit: Visit, given: Form, *, problem: str = "", error: DataError | ConfigError | None = None) -> Response:
     """Return the form that asks for a file."""
     known = [task.name for task in visit.context.serving.live.snapshot.tasks]
     return visit.render(
         "learn.html",
         422 if problem or error else 200,
-        name=name,
-        more=more,
+        name=given.get("name"),
+        more=given.get("kind") == "more",
         problem=problem,
-        error=_error(error),
+        error=error_of(error),
         known=known,
-        again=name in known,
-        endings=",".join((*ENDINGS, ".gz")),
+        endings=",".join(ENDINGS),
         limit=visit.context.settings.upload_bytes,
+        reading=reading_of(given),
+        encodings=ENCODINGS,
     )
 
 
-def _error(error: DataError | ConfigError | None) -> Mapping[str, Any] | None:
-    """Return what an error says, as someone needs it who has sent a form."""
-    if error is None:
-        return None
-    problems = error.in_order()[:_SHOWN] if isinstance(error, DataError) else ()
-    summary = error.summary if isinstance(error, DataError) else str(error)
-    return {
-        "summary": of_a_request(summary),
-        "problems": [(one.row, of_a_request(one.reason)) for one in problems],
-    }
+def _is_job(visit: Visit, upload_id: str) -> bool:
+    """Return whether an upload was sent to be learned."""
+    with suppress(UnknownNameError):
+        return visit.context.jobs.get(upload_id).id == upload_id
+    return False
 
 
 def _staged(visit: Visit, upload_id: str) -> tuple[Upload, Path]:
@@ -249,7 +295,7 @@ def _staged(visit: Visit, upload_id: str) -> tuple[Upload, Path]:
         raise UnknownNameError("there is no such upload") from None
     if about["caller"] != visit.caller.id:
         raise ApiProblem(404, "no-such-page", "there is no page at this address")
-    return Upload(upload_id, about["caller"], about["file"], about["name"], Mode(about["mode"])), folder
+    return Upload(**{**about, "mode": Mode(about["mode"]), "reading": ReadOptions(**about["reading"])}), folder
 
 
 def _report(
@@ -260,17 +306,21 @@ def _report(
     rows = json.loads((folder / ROWS).read_bytes())
     labels = _labels(visit, [row["row"] if row["fixed"] is None else row["fixed"] for row in rows])
     left_out = {(row.file, row.row) for row in report.left_out if row.action == "left out"}
+    fixed = bool(report.left_out)
     kinds = [
         Kind(
             kind,
             FINDINGS.get(kind.code, Words(kind.title, kind.meaning)),
             _TONES[kind.severity],
             report.counts[kind.code],
-            [_found(finding, left_out) for finding in report.of(kind.code)[:_SHOWN]],
+            _joined(_found(finding, left_out) for finding in report.of(kind.code))[:_SHOWN],
         )
         for kind in report.kinds
         if kind.code != _KNOWN  # the page says what becomes of them
     ]
+    errors = [one for kind in kinds if kind.kind.severity is Severity.ERROR for one in kind.found]
+    shown = {one.key for kind in kinds for one in kind.found if one.key}
+    dropped = {one.key for kind in kinds for one in kind.found if one.key and one.leave_out}
     subsets = {subset: sum(counts.get(subset, 0) for counts in report.rows.values()) for subset in SUBSETS}
     return visit.render(
         "findings.html",
@@ -279,11 +329,15 @@ def _report(
         labels=labels,
         tasks=[task.name for task in visit.context.serving.live.snapshot.tasks],
         chosen=_chosen(visit, about, labels),
+        removable=any(one.key for one in errors),
+        some_left=any(_kept(row, shown, dropped, correct=fixed) for row in rows),
+        reading=about.reading,
+        encodings=ENCODINGS,
         problem=problem,
         report=report,
         kinds=kinds,
         subsets=subsets,
-        error=_error(error),
+        error=error_of(error),
         corrected=sum(row.action == "changed" for row in report.left_out),
         left_out=len(left_out),
         SHOWN=_SHOWN,
@@ -344,6 +398,20 @@ def _found(finding: FoundRow, left_out: set[tuple[str, int]]) -> Found:
     place = finding.place
     key = _key(place.subset, place.row) if place.row is not None and place.subset is not None else None
     return Found(finding, key, key is not None and (place.file, place.row or 0) in left_out)
+
+
+def _joined(found: Iterable[Found]) -> list[Found]:
+    """Return findings with those joined that say the same of rows of which nothing else is shown."""
+    joined: dict[object, Found] = {}
+    for one in found:
+        place = one.finding.place
+        alone = one.has_texts or place.row is None
+        key: object = id(one) if alone else (place.file, one.finding.message)
+        former = joined.get(key)
+        joined[key] = one if former is None else replace(former, rows=[*former.rows, place.row or 0])
+        if former is None and not alone:
+            joined[key] = replace(one, rows=[place.row or 0])
+    return list(joined.values())
 
 
 def _key(subset: str | None, row: int | None) -> str:

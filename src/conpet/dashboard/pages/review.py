@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 from fastapi import Query
 from starlette.responses import Response
 
+from conpet.dashboard.file_reading import ENCODINGS, ENDINGS, error_of, reading_of, why_unreadable
+from conpet.dashboard.forms import Form
 from conpet.dashboard.listing import PAGE, Listing, PageNumber, SearchText
 from conpet.dashboard.messages import marked
 from conpet.dashboard.names import VERDICTS, caller_name
 from conpet.dashboard.navigation import Entry, page_router
 from conpet.dashboard.templating import link
 from conpet.dashboard.visit import Visit, visits
-from conpet.data import Example, Kind, Located
+from conpet.data import Example, Kind
+from conpet.data.files import data_suffix
 from conpet.data.raw import ReadOptions
-from conpet.data.readers import parsed_rows
-from conpet.errors import ConfigError, DataError, Problem, ReviewConflictError, UnknownNameError
+from conpet.data.source import COMPRESSED, READ_ERRORS, Source
+from conpet.errors import ConfigError, DataError, ReviewConflictError, UnknownNameError
 from conpet.problem_details import ApiProblem
-from conpet.review.label_studio import is_export, read_tasks
+from conpet.review.files import read_annotated, read_rows
 from conpet.review.records import HeldBecause, Imported, ItemKind, ItemState, ReviewItem, ReviewPlan, VerdictKind
 from conpet.review.review import NO_TEXTS, Review, kind_of, state_of
 from conpet.serve.keys import KeyStore, Role
@@ -60,7 +66,7 @@ HELD: dict[HeldBecause, str] = {
     ),
 }
 """Why an item cannot be learned."""
-STRATA = {"sure": marked("answered"), "uncertain": marked("in doubt"), "declined": marked("declined")}
+STRATA = {"sure": marked("all other answers"), "uncertain": marked("in doubt"), "declined": marked("declined")}
 """Parts of the answers that are sampled apart."""
 CANDIDATES = 5
 """Labels to choose from by one key."""
@@ -68,8 +74,7 @@ _LABELS = 2000
 """Most labels that the field to search them knows at once."""
 _HELD = 20
 """Most items that are listed that cannot be learned."""
-_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt")
-"""Files that can be imported."""
+_CHUNK = 1 << 20
 _TYPED = "typed"
 """The verdict of a form that was sent by Enter in one of its fields."""
 
@@ -84,20 +89,7 @@ class Segment(NamedTuple):
 @router.get("/review")
 async def overview(visit: Reviewer) -> Response:
     """Show how far the review is, and how good all answers are."""
-    review = visit.context.review()
-    status, accuracy = await asyncio.to_thread(lambda: (review.status(), review.accuracy()))
-    waiting = {KINDS[ItemKind(kind)]: number for kind, number in status.waiting.items()}
-    return visit.render(
-        "review.html",
-        found=status,
-        accuracy=accuracy,
-        waiting=waiting,
-        names=partial(reviewer_name, visit.context.keys),
-        strata=STRATA,
-        kinds=KINDS,
-        missing=_missing(visit, status.text_missing),
-        suffixes=",".join(_SUFFIXES),
-    )
+    return await _overview(visit)
 
 
 @router.get("/review/next")
@@ -279,21 +271,26 @@ async def import_file(visit: Reviewer) -> Response:
     with TemporaryDirectory(prefix="conpet-import-") as folder:
         received = Path(folder) / "received"
         form = await visit.upload(received)
-        suffix = Path(form.file_name).suffix.lower()
-        if suffix not in _SUFFIXES:
-            raise ApiProblem(422, "unknown-format", f"choose a file of one of these kinds: {', '.join(_SUFFIXES)}")
+        if not form.file_name:
+            return await _overview(visit, form, problem=visit.gettext("Choose a file."))
         if received.stat().st_size > (most := visit.context.settings.body_bytes):
             raise ApiProblem(413, "too-large", f"files of up to {most:,} bytes are imported here; divide the file")
-        file = received.rename(Path(folder) / f"file{suffix}")
-        review, name = visit.context.review(), reviewer_of(visit.caller)
-        done = await asyncio.to_thread(_imported, review, name, file, form.file_name)
+        if problem := why_unreadable(visit, received, form.file_name):
+            return await _overview(visit, form, problem=problem)
+        file = received.rename(Path(folder) / f"file{data_suffix(Path(form.file_name))}")
+        review, name, notes = visit.context.review(), reviewer_of(visit.caller), list[str]()
+        room = visit.context.settings.upload_bytes
+        try:
+            done = await asyncio.to_thread(_imported, review, name, file, reading_of(form), room, notes)
+        except (DataError, ConfigError) as error:
+            return await _overview(visit, form, error=_named(error, file, form.file_name))
     told = visit.ngettext(
         "%(num)s new item. Verdicts taken over: %(verdicts)s.",
         "%(num)s new items. Verdicts taken over: %(verdicts)s.",
         done.items,
         verdicts=visit.formats.number(done.verdicts),
     )
-    return visit.redirect(link("review"), flash=told)
+    return visit.redirect(link("review"), flash=" ".join([told, *(str(visit.sentence(one)) for one in notes)]))
 
 
 @router.get("/review/export.json")
@@ -358,6 +355,7 @@ async def _shown(
         typed=visit.form.get("label") or said,
         typed_new=visit.form.get("new"),
         typed_note=visit.form.get("note"),
+        held_by=item.claimed_by if item.claimed_by not in (None, reviewer_of(visit.caller)) else None,
         mine=_own(progress.reviewers, reviewer_of(visit.caller)),
         waiting=sum(progress.waiting.values()),
         done=progress.states[ItemState.DONE],
@@ -416,24 +414,63 @@ def _example(row: str) -> Example:
         raise ApiProblem(422, "invalid-form", "the input is no row in JSON") from error
 
 
-def _imported(review: Review, reviewer: str, file: Path, name: str) -> Imported:
-    """Import a file."""
-    if file.suffix == ".json":
-        try:
-            document = json.loads(file.read_bytes())
-        except ValueError:
-            raise DataError(f"{name} is no JSON") from None
-        if is_export(document):
-            return review.add_annotated(read_tasks(document, name), by=reviewer)
-    rows, problems = [], []
-    for row in parsed_rows(file, ReadOptions(), labelled=True):
-        if isinstance(row, Problem):
-            problems.append(Problem(name, row.row, row.reason))
-        elif isinstance(row, Located):
-            rows.append(row.example)
-    if problems or not rows:
-        raise DataError(f"{name}: some rows cannot be read, or there are none; nothing was imported", problems)
-    return review.add(rows, reviewer=reviewer)
+async def _overview(
+    visit: Visit, given: Form | None = None, *, problem: str = "", error: DataError | ConfigError | None = None
+) -> Response:
+    """Return the first page of the review, with what was wrong with a file, if one was sent."""
+    review = visit.context.review()
+    status, accuracy = await asyncio.to_thread(lambda: (review.status(), review.accuracy()))
+    waiting = {KINDS[ItemKind(kind)]: number for kind, number in status.waiting.items()}
+    return visit.render(
+        "review.html",
+        422 if problem or error else 200,
+        found=status,
+        accuracy=accuracy,
+        waiting=waiting,
+        names=partial(reviewer_name, visit.context.keys),
+        strata=STRATA,
+        kinds=KINDS,
+        missing=_missing(visit, status.text_missing),
+        endings=",".join(ENDINGS),
+        limit=visit.context.settings.body_bytes,
+        problem=problem,
+        error=error_of(error),
+        reading=reading_of(given or Form()),
+        encodings=ENCODINGS,
+    )
+
+
+def _imported(review: Review, reviewer: str, file: Path, reading: ReadOptions, room: int, notes: list[str]) -> Imported:
+    """Import a file; what is to be known of how it was read is added to the notes.
+
+    Raises:
+        DataError: It cannot be read, or is larger than `room` bytes when decompressed.
+    """
+    _check_size(file, room)
+    if (tasks := read_annotated(file)) is not None:
+        return review.add_annotated(tasks, by=reviewer)
+    return review.add(read_rows(file, reading, lambda note: notes.append(note.partition(": ")[2])), reviewer=reviewer)
+
+
+def _check_size(file: Path, room: int) -> None:
+    """Check the size that a compressed file has when it is decompressed."""
+    size = 0
+    if file.suffix in (".xlsx", ".xlsm"):
+        with suppress(BadZipFile), ZipFile(file) as stored:
+            size = sum(part.file_size for part in stored.infolist())
+    elif file.suffix in COMPRESSED:
+        with suppress(*READ_ERRORS), Source(file, ReadOptions()).binary() as stream:
+            while size <= room and (chunk := stream.read(_CHUNK)):
+                size += len(chunk)
+    if size > room:
+        raise DataError(f"{file}: more than {room:,} bytes when decompressed; divide the file")
+
+
+def _named(error: DataError | ConfigError, file: Path, name: str) -> DataError | ConfigError:
+    """Return an error that calls a file as its sender does."""
+    if isinstance(error, ConfigError):
+        return ConfigError(str(error).replace(str(file), name))
+    return DataError(error.summary.replace(str(file), name), [replace(one, file=name) for one in error.problems])
 
 
 def _file(content: str, name: str, media_type: str) -> Response:

@@ -27,6 +27,8 @@ from conpet.serve.submit import submit_split, uploading
 router = page_router()
 UPLOADS = ("/ui/tasks/split/file",)
 
+NAMED, DROPPED = "=", "drop"
+"""Values of a choice: a finer label after a mark, and that the example is left out."""
 _FINER = 10
 """Most finer labels that a label is split into at once on a page."""
 _SORTED = 500
@@ -49,7 +51,9 @@ async def ask_to_split(
     visit: Operator, label: Name, finer: Annotated[list[str] | None, Query(max_length=_FINER)] = None
 ) -> Response:
     """Ask for the finer labels, then which example gets which."""
-    return await _split_form(visit, label, _distinct(finer or ()), {}, "")
+    names = _distinct(finer or ())
+    problem = visit.gettext("Give two different names or more.") if finer and len(names) < 2 else ""
+    return await _split_form(visit, label, names, {}, problem)
 
 
 @router.post("/tasks/split")
@@ -59,12 +63,14 @@ async def split(visit: Operator) -> Response:
     task = owner_of(snapshot_of(visit), label)
     examples = await asyncio.to_thread(examples_of, task, label)
     finer = _distinct(form.all("finer"))
+    rest = form.get("rest")
     chosen = {number: form.get(f"row-{number}") for number in range(len(examples))}
-    known = {number: name for number, name in chosen.items() if name in finer}
+    given = {number: (value or rest).removeprefix(NAMED) for number, value in chosen.items() if value or rest}
+    known = {number: name for number, name in given.items() if name in finer and (chosen[number] or rest) != DROPPED}
     without = set(finer) - set(known.values())
     if len(finer) < 2 or without:
         problem = visit.gettext("Give at least one example to each of the finer labels.")
-        return await _split_form(visit, label, finer, chosen, problem)
+        return await _split_form(visit, label, finer, chosen, problem, rest)
     rows = [_row(examples[number], name) for number, name in known.items()]
     options = {"label": label, "replace": False, **SAFE}
     return started(visit, await submit_split(visit.request, visit.caller, rows, options, once_key(visit)))
@@ -153,7 +159,7 @@ async def split_by_table(visit: Operator, upload_id: str) -> Response:
 
 
 async def _split_form(
-    visit: Visit, label: str, finer: Sequence[str], chosen: Mapping[int, str], problem: str
+    visit: Visit, label: str, finer: Sequence[str], chosen: Mapping[int, str], problem: str, rest: str = ""
 ) -> Response:
     """Return the form that splits a label: first its finer labels, then its examples."""
     snapshot = snapshot_of(visit)
@@ -173,6 +179,9 @@ async def _split_form(
         finer=[] if taken else finer,
         names=finer,
         chosen=chosen,
+        rest=rest,
+        NAMED=NAMED,
+        DROPPED=DROPPED,
         problem=problem,
         once=once(),
         MOST=_FINER,

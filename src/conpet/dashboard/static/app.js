@@ -27,6 +27,16 @@
     if (box.name !== "drop") return;
     for (const other of document.getElementsByName("drop")) if (other.value === box.value) other.checked = box.checked;
   });
+  // Buttons that copy a field are shown where scripts run. The clipboard is there only over HTTPS and on this machine.
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    const field = document.getElementById(button.dataset.copy);
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const written = navigator.clipboard ? navigator.clipboard.writeText(field.value).then(() => true, () => false) : false;
+      field.select();
+      if ((await written) || document.execCommand("copy")) button.textContent = button.dataset.copied;
+    });
+  }
   // Forms are sent once, however often the button is pressed.
   document.addEventListener("submit", (event) => {
     const form = event.target;

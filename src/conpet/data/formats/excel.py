@@ -19,7 +19,11 @@ _ERRORS = (ValueError, LookupError, TypeError, AttributeError, BadZipFile, Synta
 
 
 def read_excel(source: Source) -> Iterator[RawItem]:
-    """Read the first sheet that is not empty; its first row that is not empty is the header. Numbers become text."""
+    """Read a sheet; its first row that is not empty is the header. Numbers become text.
+
+    It is the sheet that the options name, else the first that is not empty; if that lacks the columns needed and
+    exactly one other has them, that one.
+    """
     try:
         import openpyxl
     except ImportError:
@@ -27,7 +31,7 @@ def read_excel(source: Source) -> Iterator[RawItem]:
     try:
         with warnings.catch_warnings(action="ignore"), source.binary() as stream:
             workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True)
-            yield from _sheet(workbook, source)
+            yield from _rows(workbook, source)
     except BadZipFile:
         yield source.problem(None, _not_excel(source))
     except _ERRORS as error:
@@ -35,15 +39,22 @@ def read_excel(source: Source) -> Iterator[RawItem]:
         yield source.problem(None, f"not a readable Excel workbook (.xlsx): {reason}")
 
 
-def _sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
-    sheets = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"] or workbook.worksheets
-    for sheet in sheets:
+def _rows(workbook: Any, source: Source) -> Iterator[RawItem]:
+    for sheet in workbook.worksheets:
         sheet.reset_dimensions()  # some programs state too few cells
-    read = next((sheet for sheet in sheets if _has_cells(sheet)), sheets[0])
-    if len(workbook.worksheets) > 1:
-        others = ", ".join(repr(sheet.title) for sheet in workbook.worksheets if sheet is not read)
-        first = "" if read is sheets[0] else ", the first that is not empty"
-        yield Note(source.file, f"only the sheet {read.title!r} is read{first}; not read: {others}")
+    if source.options.sheet is None:
+        read, why = _likeliest(workbook, source)
+        if others := [repr(sheet.title) for sheet in workbook.worksheets if sheet is not read]:
+            told = f"only the sheet {read.title!r} is read{why}; not read: {', '.join(others)} (--sheet names another)"
+            yield Note(source.file, told)
+    elif (read := _named(workbook, source.options.sheet)) is None:
+        names = ", ".join(repr(sheet.title) for sheet in workbook.worksheets)
+        yield source.problem(None, f"has no sheet {source.options.sheet!r}; sheets: {names}")
+        return
+    yield from _rows_of(read, source)
+
+
+def _rows_of(read: Any, source: Source) -> Iterator[RawItem]:
     header: list[tuple[int, str]] | None = None
     for row, values in enumerate(read.iter_rows(values_only=True), start=1):
         cells = [_cell(value) for value in values]
@@ -65,6 +76,37 @@ def _sheet(workbook: Any, source: Source) -> Iterator[RawItem]:
         yield RawRow(row, fields)
     if header is None:
         yield source.problem(None, f"the sheet {read.title!r} is empty; {_EXPECTED}")
+
+
+def _named(workbook: Any, wanted: str | int) -> Any | None:
+    """Return a sheet by its title, else by its number; None if there is none."""
+    number = int(wanted) if str(wanted).isdecimal() else 0
+    by_number = workbook.worksheets[number - 1 : number] if number else []
+    return next((sheet for sheet in workbook.worksheets if sheet.title == str(wanted)), next(iter(by_number), None))
+
+
+def _likeliest(workbook: Any, source: Source) -> tuple[Any, str]:
+    """Return the sheet to read and why: the first that is not empty, or the only one with the columns needed."""
+    sheets = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"] or workbook.worksheets
+    filled = [sheet for sheet in sheets if _has_cells(sheet)]
+    if not filled:
+        return sheets[0], ""
+    fitting = [sheet for sheet in filled if _fits(sheet, source)] if len(filled) > 1 else filled
+    if filled[0] not in fitting and len(fitting) == 1:
+        return fitting[0], ", the only one with the columns needed"
+    return filled[0], "" if filled[0] is sheets[0] else ", the first that is not empty"
+
+
+def _fits(sheet: Any, source: Source) -> bool:
+    """Return whether the first row that is not empty names the columns that are needed."""
+    rows = ([_cell(value) for value in values] for values in sheet.iter_rows(values_only=True))
+    header = next(cells for cells in rows if any(cell.strip() for cell in cells))
+    names = [name for _, name in _columns(header, source)]
+    try:
+        assign_columns(names, source.options.columns, labelled=source.labelled and not source.optional)
+    except ColumnError:
+        return False
+    return True
 
 
 def _has_cells(sheet: Any) -> bool:

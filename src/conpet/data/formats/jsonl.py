@@ -52,7 +52,7 @@ def _json_row(line: str, source: Source, row: int) -> RawRow | Problem:
             reason = "the file ends in the middle of this row: get the whole file, or delete the row"
             return source.problem(row, reason, Scope.PARSING)
         return source.problem(
-            row, f"not valid JSON: {error.msg} at column {error.colno}{_other_format(line, source, row)}"
+            row, f"not valid JSON: {error.msg} at character {error.colno}{_other_format(line, source, row)}"
         )
     except (ValueError, RecursionError) as error:
         return source.problem(row, f"not usable JSON: {error}")

@@ -18,7 +18,7 @@ def read_lines(source: Source) -> Iterator[RawItem]:
     """Read each line that is not blank as a text."""
     with source.text() as text:
         hint = _other_format(text.read(_HEAD))
-    if source.labelled:
+    if source.labelled and not source.optional:
         yield source.problem(None, f"plain lines have no labels; save texts with labels as CSV (text,label){hint}")
         return
     if hint:
