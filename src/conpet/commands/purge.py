@@ -53,6 +53,34 @@ def unfinished(store: Store) -> str | None:
     return token if events_of(store, token) else None  # else killed before the commit: nothing was forgotten
 
 
+def finish_waiting(store: Store) -> tuple[EventRecord, dict[str, Any]] | None:
+    """Complete a deletion that only waited for readers of an earlier generation, if they are all gone by now.
+
+    A deletion with a signed receipt stays as it is: only its signer can write another one.
+
+    Returns:
+        The event of the change and the new receipt, or None if there is nothing to complete yet.
+
+    Raises:
+        ReadOnlyError: This process may not write the workspace.
+        WorkspaceBusyError: Another process changes it.
+    """
+    token = unfinished(store)
+    if token is None:
+        return None
+    event = events_of(store, token)[-1]
+    try:
+        signed = SIGNATURE in _stored(Layout(store.path), event.id)
+    except FileNotFoundError:  # it was interrupted, not waiting
+        return None
+    if signed:
+        return None
+    with store.write("forget", 0) as writer:  # which deletes what nobody reads any more
+        if unfinished(store) != token or writer.waiting():
+            return None
+        return event, finish(store, writer, token, None)
+
+
 def finish(
     store: Store,
     writer: Writer,
