@@ -174,9 +174,29 @@ def test_an_interrupted_deletion_is_completed_by_the_same_command(
     assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
     monkeypatch.undo()
     assert (workspace / "forgetting.json").exists()
+    assert "the deletion of event 4 is not complete" in conpet("audit", "verify", workspace).err
     completed = conpet("forget", workspace, ROWS[0])
     assert (completed.code, completed.out) == (0, "receipt: receipts/4.json in the workspace\n"), completed.err
     assert not (workspace / "forgetting.json").exists()
     assert not [path for path in workspace.rglob("*") if path.is_file() and ROWS[0].encode() in path.read_bytes()]
     again = conpet("forget", workspace, ROWS[0], "--yes")
     assert (again.code, "no stored row matches" in again.err) == (1, True)
+
+
+def test_a_deletion_that_was_killed_before_its_commit_is_not_taken_for_a_complete_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(purge, "begin", killed)
+    monkeypatch.setattr(purge, "ended", lambda *_: None)
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
+    monkeypatch.undo()
+    said = "is not committed: unless it is still at work, it was killed, and nothing of it is deleted"
+    finish = conpet("forget", workspace, "--finish")
+    assert (finish.code, finish.out, said in finish.err) == (1, "", True)
+    assert said in conpet("audit", "verify", workspace).err
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 0
+    assert conpet("forget", workspace, "--finish").out == "nothing is left to complete\n"
+    assert conpet("audit", "verify", workspace).err == ""

@@ -19,6 +19,7 @@ FORGET = "forget"
 """Key of an event's detail: what was forgotten, without anything of it."""
 TOKEN = "token"  # noqa: S105 - no password
 """Key of that detail: a random number that tells the change from any other."""
+STARTED = "started"
 SIGNATURE = "signature"
 _KEYS = {
     "before",
@@ -31,6 +32,49 @@ _KEYS = {
     "complete",
 }
 """What every receipt says."""
+
+
+def unfinished(store: Store) -> str | None:
+    """Return the random number of the change that was committed but not completed, or None."""
+    token = noted(Layout(store.path).forgetting, TOKEN)
+    return token if token and events_of(store, token) else None  # else killed before the commit: nothing was forgotten
+
+
+def killed(store: Store) -> str | None:
+    """Return when forgetting began that was not committed, because it was killed or is still at work; or None."""
+    path = Layout(store.path).forget_started
+    token, started = noted(path, TOKEN), noted(path, STARTED)
+    return started if token and not events_of(store, token) else None
+
+
+def pending(store: Store, path: Path) -> list[str]:
+    """Return what is not deleted yet although that was asked for, and what to do.
+
+    Args:
+        store: The workspace's store.
+        path: The workspace, as the user names it.
+    """
+    said = []
+    if token := unfinished(store):
+        number = events_of(store, token)[-1].id
+        said.append(
+            f"the deletion of event {number} is not complete, so its data may still be on the disk: "
+            f"run `conpet forget {path} --finish`"
+        )
+    if started := killed(store):
+        said.append(
+            f"forgetting that began on {started} is not committed: unless it is still at work, it was killed, and "
+            "nothing of it is deleted. Run the same command again"
+        )
+    return said
+
+
+def noted(path: Path, key: str) -> str | None:
+    """Return a value of a note that forgetting has made; None if there is no such note."""
+    try:
+        return str(json.loads(path.read_bytes())[key])
+    except FileNotFoundError:
+        return None
 
 
 def events_of(store: Store, token: str) -> list[EventRecord]:
