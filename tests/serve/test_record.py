@@ -137,8 +137,12 @@ def test_right_labels_that_are_sent_are_watched(tmp_path: Path) -> None:
             answers = client.predict(texts(0))
             wait_for(lambda: PredictionLog(folder).total() == len(answers))
             right = [(str(answers[0].request_id), 1, str(answers[0].label)), (texts(0)[1], "another label")]
-            assert client.feedback([*right, ("never asked", "x")]) == {"found": 2, "missing": 1}
-            assert client.feedback(right) == {"found": 2, "missing": 0}
+            assert client.feedback([*right, ("never asked", "x")]) == {
+                "found": 2,
+                "missing": 1,
+                "not_learned": ["another label", "x"],
+            }
+            assert client.feedback(right[:1]) == {"found": 1, "missing": 0, "not_learned": []}
         wait_for(lambda: bool(server.client.get("/v1/watch").json().get("accuracy")))
         whole = server.client.get("/v1/watch").json()["accuracy"]["whole"]
         assert (whole["right"], whole["n"]) == (1, 2)
