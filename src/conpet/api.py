@@ -52,6 +52,7 @@ from conpet.commands.evaluate import evaluate_examples, evaluate_workspace
 from conpet.commands.export import export_version
 from conpet.commands.introduction import StagePlan, plan_stages
 from conpet.commands.mlflow_export import MlflowExport, export_mlflow
+from conpet.commands.receipt import unfinished
 from conpet.commands.stored_rows import NoMatchError, Wanted, inputs_of
 from conpet.commands.tune import search
 from conpet.commands.tuned import TunedBackbones
@@ -791,6 +792,9 @@ class ConPET:
         token, traces = secrets.token_hex(16), []
         cleared = forget.Cleared()
 
+        def start() -> None:
+            purge.start(self._store, token)
+
         def begin(plan: forget.ForgetPlan, method: Method) -> None:
             nonlocal cleared
             traces.append(plan.traces(method.backbone))
@@ -808,6 +812,7 @@ class ConPET:
                 plan_of,
                 token,
                 reason,
+                start,
                 begin,
                 keep_modules=keep_modules,
             )
@@ -817,6 +822,8 @@ class ConPET:
                 raise
             # An interrupted call had forgotten them already, or they were never more than predicted.
             return ForgetReport(False, (), **cleared._asdict(), receipt=former)
+        finally:
+            purge.ended(self._store, token)  # an error is told to the caller, but a kill to nobody
         if not traces:  # nothing is as old as was asked for
             return report
         with self._store.write("forget", wait_seconds) as writer:
@@ -835,17 +842,17 @@ class ConPET:
         Returns:
             The receipt, or None if there was nothing to complete.
         """
-        if purge.unfinished(self._store) is None:
+        if unfinished(self._store) is None:
             return None
         sign = self._signer(key)
         with self._store.write("forget", wait_seconds) as writer:
-            token = purge.unfinished(self._store)
+            token = unfinished(self._store)
             return None if token is None else purge.finish(self._store, writer, token, None, sign)
 
     @property
     def forgetting(self) -> bool:
         """Whether a `forget` was interrupted, or still waits for other processes: see `finish_forgetting`."""
-        return purge.unfinished(self._store) is not None
+        return unfinished(self._store) is not None
 
     def _signer(self, key: str | os.PathLike[str] | None) -> Callable[[bytes], str] | None:
         """Return what signs a receipt, after reading the key."""

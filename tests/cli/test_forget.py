@@ -88,6 +88,27 @@ def test_a_changed_receipt_and_one_of_another_workspace_are_found(workspace: Pat
     assert "is not a receipt" in conpet("audit", "verify", workspace, "--receipt", receipt).err
 
 
+def test_a_receipt_of_a_deletion_that_is_not_complete_is_not_confirmed(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "READERS_SECONDS", 0.1)
+    receipt, later = tmp_path / "receipt.json", tmp_path / "later.json"
+    with ConPET.open(workspace).store.snapshot():
+        done = conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate", "--receipt", receipt)
+    document = json.loads(receipt.read_bytes())
+    assert (done.code, document["complete"]) == (1, False)
+    (folder, *_) = document["still_read_by_a_process"]
+    for said in (document, document | {"complete": True}):
+        receipt.write_text(json.dumps(said), encoding="utf-8")
+        refused = conpet("audit", "verify", workspace, "--receipt", receipt)
+        assert refused.code == 1
+        assert f"the deletion is not complete: a process still read objects/{folder}" in refused.out
+        assert "the deletion is not complete: the search found text in objects/memory-" in refused.out
+        assert "nothing that it deleted is back" not in refused.out
+    assert conpet("forget", workspace, "--finish", "--receipt", later).code == 0
+    assert conpet("audit", "verify", workspace, "--receipt", later).code == 0
+
+
 def test_it_asks_before_it_forgets(workspace: Path) -> None:
     asked = conpet("forget", workspace, ROWS[0])
     assert asked.code == 1
@@ -153,9 +174,29 @@ def test_an_interrupted_deletion_is_completed_by_the_same_command(
     assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
     monkeypatch.undo()
     assert (workspace / "forgetting.json").exists()
+    assert "the deletion of event 4 is not complete" in conpet("audit", "verify", workspace).err
     completed = conpet("forget", workspace, ROWS[0])
     assert (completed.code, completed.out) == (0, "receipt: receipts/4.json in the workspace\n"), completed.err
     assert not (workspace / "forgetting.json").exists()
     assert not [path for path in workspace.rglob("*") if path.is_file() and ROWS[0].encode() in path.read_bytes()]
     again = conpet("forget", workspace, ROWS[0], "--yes")
     assert (again.code, "no stored row matches" in again.err) == (1, True)
+
+
+def test_a_deletion_that_was_killed_before_its_commit_is_not_taken_for_a_complete_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(purge, "begin", killed)
+    monkeypatch.setattr(purge, "ended", lambda *_: None)
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 130
+    monkeypatch.undo()
+    said = "is not committed: unless it is still at work, it was killed, and nothing of it is deleted"
+    finish = conpet("forget", workspace, "--finish")
+    assert (finish.code, finish.out, said in finish.err) == (1, "", True)
+    assert said in conpet("audit", "verify", workspace).err
+    assert conpet("forget", workspace, ROWS[0], "--yes", "--no-evaluate").code == 0
+    assert conpet("forget", workspace, "--finish").out == "nothing is left to complete\n"
+    assert conpet("audit", "verify", workspace).err == ""

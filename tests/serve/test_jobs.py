@@ -22,7 +22,7 @@ from conpet import Client, Task
 from conpet.serve.keys import KeyStore, Role
 from conpet.store import Ledger
 from tests.helpers.gate import BROKEN, TAKER, harmful, learned
-from tests.helpers.serve import Served, served
+from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.workspaces import stream, workspace
 
 FIRST, SECOND, THIRD = stream()
@@ -352,6 +352,7 @@ def test_rows_are_forgotten_and_the_queue_keeps_nothing_of_them(tmp_path: Path) 
     with served(learner.path) as server:
         assert server.client.post("/v1/forget", json={}).status_code == 422
         assert server.client.post("/v1/forget", json={"rows": [{"label": "x"}]}).status_code == 422
+        assert server.predict(row).status_code == 200
         job = ended(server, server.client.post("/v1/forget", json=wanted, headers=key))
         assert job["state"] == "succeeded", job["error"]
         assert job["options"] == {"reason": "request 17", "keep_modules": False, "drop_labels": False, "evaluate": True}
@@ -368,3 +369,22 @@ def test_rows_are_forgotten_and_the_queue_keeps_nothing_of_them(tmp_path: Path) 
         assert done.result["still_trained"] == [f"the module of task {FIRST.name}"]
         content = b"".join(path.read_bytes() for path in learner.path.rglob("*") if path.is_file())
     assert [text for text in (row, other, digest, label) if text.encode() in content.lower()] == []
+
+
+def test_a_deletion_that_waits_for_a_reader_is_completed_by_the_server(tmp_path: Path) -> None:
+    learner, row = workspace(tmp_path, 2), SECOND.train[0].text
+    reader = learner.store.snapshot()
+    with served(learner.path) as server:
+        job = ended(server, server.client.post("/v1/forget", json={"rows": [row]}))
+        assert job["state"] == "succeeded", job["error"]
+        receipt = job["result"]["receipt"]
+        held = [learner.path / "objects" / name for name in receipt["still_read_by_a_process"]]
+        assert (receipt["complete"], all(folder.exists() for folder in held), bool(held)) == (False, True, True)
+        reader.close()
+        address = f"/v1/jobs/{job['id']}"
+        wait_for(lambda: server.client.get(address).json()["result"]["receipt"]["complete"])
+        result = server.client.get(address).json()["result"]
+        assert (result["rows"], result["receipt"]["still_read_by_a_process"]) == (job["result"]["rows"], [])
+        assert not any(folder.exists() for folder in held)
+    stored = json.loads((learner.path / "receipts" / f"{receipt['generation']}.json").read_bytes())
+    assert stored == result["receipt"]

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from conpet import AsyncClient, Client, Example
 from conpet.errors import AccessError, ConfigError, ConpetError, DataError
 from conpet.serve import recording
 from conpet.serve.keys import KEYS, KeyStore, Role
+from conpet.serve.metrics import Metrics
 from conpet.serve.settings import ServeSettings
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import LogEntry
-from conpet.watching.report import WatchReport
+from conpet.watching.report import Signal, WatchReport
 from tests.helpers.serve import Served, served, wait_for
 from tests.helpers.webhook import receiver
 from tests.helpers.workspaces import stream, workspace
@@ -95,6 +97,19 @@ def test_an_alarm_reaches_the_metrics_and_the_webhook_once(tmp_path: Path) -> No
         assert received[0]["workspace"] == folder.name
 
 
+def test_the_metrics_of_an_alarm_end_with_its_signal() -> None:
+    metrics = Metrics()
+    alarm = Signal("task cards", "share of answers", 0.9, 0.1, 400.0, 200.0, alarm=True)
+    report = WatchReport(3, 400, 50, True, 100, None, None, 1, 0.01, (alarm,))
+    metrics.watched(report)
+    assert 'conpet_watch_alarm{signal="task cards"} 1.0' in metrics.render().decode()
+    metrics.watched(replace(report, generation=4, signals=()))  # the task is forgotten, or watching begins anew
+    said = metrics.render().decode()
+    assert 'conpet_watch_alarm{signal="task cards"} 0.0' in said
+    assert 'conpet_watch_evidence{signal="task cards"} 0.0' in said
+    assert 'conpet_watch_value{signal="task cards"} NaN' in said
+
+
 def test_a_server_records_once_if_old_entries_cannot_be_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +137,12 @@ def test_right_labels_that_are_sent_are_watched(tmp_path: Path) -> None:
             answers = client.predict(texts(0))
             wait_for(lambda: PredictionLog(folder).total() == len(answers))
             right = [(str(answers[0].request_id), 1, str(answers[0].label)), (texts(0)[1], "another label")]
-            assert client.feedback([*right, ("never asked", "x")]) == {"found": 2, "missing": 1}
-            assert client.feedback(right) == {"found": 2, "missing": 0}
+            assert client.feedback([*right, ("never asked", "x")]) == {
+                "found": 2,
+                "missing": 1,
+                "not_learned": ["another label", "x"],
+            }
+            assert client.feedback(right[:1]) == {"found": 1, "missing": 0, "not_learned": []}
         wait_for(lambda: bool(server.client.get("/v1/watch").json().get("accuracy")))
         whole = server.client.get("/v1/watch").json()["accuracy"]["whole"]
         assert (whole["right"], whole["n"]) == (1, 2)

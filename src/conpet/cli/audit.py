@@ -63,7 +63,7 @@ def verify(
     that you noted elsewhere (--head) or a signed one (--checkpoint).
     """
     from conpet.commands.audit import Head, verify_export, verify_workspace
-    from conpet.commands.receipt import differences, heads_of, read_receipt
+    from conpet.commands.receipt import differences, heads_of, pending, read_receipt
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
 
@@ -82,6 +82,8 @@ def verify(
         noted += heads_of(said) if said else []
         breaks = verify_workspace(store, noted, PredictionLog(store.path, log_to))
         breaks += differences(store, said) if said else []
+        for text in pending(store, path):
+            line(text, messages(), "yellow")
     if as_json:
         print_json([{"event": one.event, "reason": one.reason} for one in breaks])
     else:

@@ -138,7 +138,7 @@ def forget(
         return
     former = with_wait(wait, lambda seconds: opened.finish_forgetting(key=key, wait_seconds=seconds))
     if finish or (former is not None and not _matches(change)):
-        _print_finished(former, receipt)
+        _print_finished(opened, former, receipt)
         return
     if not yes:
         for text in _with_ids(change(dry_run=True), named["ids"]).lines:
@@ -251,9 +251,15 @@ def _print_receipt(receipt: Any) -> None:
     line(f"receipt: receipts/{receipt['generation']}.json in the workspace", style="dim")
 
 
-def _print_finished(receipt: Any, path: Path | None) -> None:
+def _print_finished(opened: ConPET, receipt: Any, path: Path | None) -> None:
+    from conpet.commands.receipt import pending
+
     _write(receipt, path)
     if receipt is None:
+        for text in (left := pending(opened.store, opened.path)):
+            line(text, messages(), "yellow")
+        if left:
+            raise typer.Exit(1)
         line("nothing is left to complete")
         return
     _print_receipt(receipt)

@@ -189,7 +189,9 @@ def _found(
     if unknown := sorted({str(row.example.label) for row in rows} - labels):
         what = "labels of the feedback are" if len(unknown) > 1 else "label of the feedback is"
         line(
-            f"{len(unknown):,} {what} not learned, and count as wrong answers: {listed(unknown)}", messages(), "yellow"
+            f"{len(unknown):,} {what} not learned, so the answers count as wrong: {listed(unknown)}",
+            messages(),
+            "yellow",
         )
     examples = [row.example for row in rows]
     return find_feedback(log, examples, by_request=request_column is not None).require_some()

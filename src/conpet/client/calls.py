@@ -133,7 +133,7 @@ def predictions(
     )
 
 
-def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, int]]:
+def feedback(right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> Call[dict[str, Any]]:
     """Return the request to keep right labels."""
     names = {2: ("text", "label"), 3: ("request_id", "place", "label")}
     body = {"feedback": [dict(zip(names[len(one)], one, strict=True)) for one in right]}

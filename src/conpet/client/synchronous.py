@@ -112,7 +112,7 @@ class Client:
         """
         return self._do(calls.predictions(decision, task, label, since, before, limit))
 
-    def feedback(self, right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> dict[str, int]:
+    def feedback(self, right: Iterable[tuple[str, str] | tuple[str, int, str]]) -> dict[str, Any]:
         """Keep the right labels of recorded answers; needs a key of the role `learn`.
 
         Args:
@@ -120,7 +120,8 @@ class Client:
                 (`Prediction.request_id`), the number of the input in it from 1, and the right label.
 
         Returns:
-            How many answers were `found` in the record, and how many are `missing`.
+            How many answers were `found` in the record, how many are `missing`, and the labels that are `not_learned`:
+            answers to them count as wrong.
         """
         return self._do(calls.feedback(right))
 

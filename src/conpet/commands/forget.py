@@ -249,6 +249,7 @@ def forget(
     plan_of: Callable[[Snapshot, Method, State], ForgetPlan],
     token: str,
     reason: str,
+    start: Callable[[], None],
     begin: Callable[[ForgetPlan, Method], None],
     *,
     keep_modules: bool,
@@ -260,9 +261,11 @@ def forget(
         plan_of: Returns the plan for the present state.
         token: A random number for the history.
         reason: Why, for the history.
+        start: Called before anything is computed.
         begin: Called before the commit with the plan and the method.
         keep_modules: Whether nothing is learned again.
     """
+    start()
     plan = plan_of(tx.snapshot, tx.method, tx.state)
     if plan.empty:
         return report_of(plan, keep_modules=keep_modules)

@@ -14,7 +14,7 @@ from typing import Any
 
 from conpet.artifact import replace_file, to_json_bytes
 from conpet.commands.audit import head
-from conpet.commands.receipt import FORM, SIGNATURE, TOKEN, events_of, recorded, signed_text
+from conpet.commands.receipt import FORM, SIGNATURE, STARTED, TOKEN, events_of, noted, recorded, signed_text, unfinished
 from conpet.commands.traces import SHORT, Traces, sha256
 from conpet.state.live import state_cache
 from conpet.store import EventRecord, Store, Writer
@@ -28,6 +28,24 @@ _REPORT_FOLDER = "report"
 _JOBS = "jobs"
 
 
+def start(store: Store, token: str) -> None:
+    """Note that forgetting begins, for the case of a kill before the commit; `ended` deletes the note.
+
+    Args:
+        store: The workspace's store.
+        token: The random number of the change.
+    """
+    note = {TOKEN: token, STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
+    replace_file(Layout(store.path).forget_started, to_json_bytes(note))
+
+
+def ended(store: Store, token: str) -> None:
+    """Delete the note of `start`, unless it is another change's: this one was committed, or has failed."""
+    path = Layout(store.path).forget_started
+    if noted(path, TOKEN) == token:
+        path.unlink()
+
+
 def begin(store: Store, token: str, traces: Traces) -> None:
     """Prepare the commit: clear what only the texts can find, and note what has to be completed after a kill.
 
@@ -39,18 +57,36 @@ def begin(store: Store, token: str, traces: Traces) -> None:
     layout = Layout(store.path)
     scrub_jobs(layout.root / _JOBS, traces.texts, requests=False)
     objects = sorted(path.name for path in layout.objects.iterdir())
-    noted = {TOKEN: token, "before": str(head(store)), "objects": objects}
-    replace_file(layout.forgetting, to_json_bytes(noted))
+    note = {TOKEN: token, "before": str(head(store)), "objects": objects}
+    replace_file(layout.forgetting, to_json_bytes(note))
 
 
-def unfinished(store: Store) -> str | None:
-    """Return the random number of the change that was committed but not completed, or None."""
-    layout = Layout(store.path)
-    try:
-        token = str(json.loads(layout.forgetting.read_bytes())[TOKEN])
-    except FileNotFoundError:
+def finish_waiting(store: Store) -> tuple[EventRecord, dict[str, Any]] | None:
+    """Complete a deletion that only waited for readers of an earlier generation, if they are all gone by now.
+
+    A deletion with a signed receipt stays as it is: only its signer can write another one.
+
+    Returns:
+        The event of the change and the new receipt, or None if there is nothing to complete yet.
+
+    Raises:
+        ReadOnlyError: This process may not write the workspace.
+        WorkspaceBusyError: Another process changes it.
+    """
+    token = unfinished(store)
+    if token is None:
         return None
-    return token if events_of(store, token) else None  # else killed before the commit: nothing was forgotten
+    event = events_of(store, token)[-1]
+    try:
+        signed = SIGNATURE in _stored(Layout(store.path), event.id)
+    except FileNotFoundError:  # it was interrupted, not waiting
+        return None
+    if signed:
+        return None
+    with store.write("forget", 0) as writer:  # which deletes what nobody reads any more
+        if unfinished(store) != token or writer.waiting():
+            return None
+        return event, finish(store, writer, token, None)
 
 
 def finish(
@@ -77,7 +113,7 @@ def finish(
     layout = Layout(store.path)
     event = events_of(store, token)[-1]
     try:
-        noted = json.loads(layout.forgetting.read_bytes())
+        note = json.loads(layout.forgetting.read_bytes())
     except FileNotFoundError:  # another process has completed it meanwhile
         return _stored(layout, event.id)
     waiting = _collected(writer)
@@ -93,7 +129,7 @@ def finish(
         with cache:
             cache.clear()
     check = _checked(layout, cache.path, traces) if traces else _former_check(layout, event.id)
-    receipt = _receipt(store, event, noted, check, waiting, scrubbed=scrubbed)
+    receipt = _receipt(store, event, note, check, waiting, scrubbed=scrubbed)
     if sign is not None:
         receipt[SIGNATURE] = sign(signed_text(receipt))
     layout.receipts.mkdir(exist_ok=True)
@@ -228,7 +264,7 @@ def _named(path: Path, root: Path) -> str:
 def _receipt(
     store: Store,
     event: EventRecord,
-    noted: Mapping[str, Any],
+    note: Mapping[str, Any],
     check: Mapping[str, Any] | None,
     waiting: Sequence[str],
     *,
@@ -240,8 +276,8 @@ def _receipt(
         "workspace": {"name": store.path.name, "created": store.header().created.isoformat()},
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         **recorded(event),
-        "before": noted["before"],
-        "removed_objects": [name for name in noted["objects"] if name not in present],
+        "before": note["before"],
+        "removed_objects": [name for name in note["objects"] if name not in present],
         "database_overwritten": scrubbed,
         "state_cache_emptied": True,
         "still_read_by_a_process": list(waiting),

@@ -19,7 +19,62 @@ FORGET = "forget"
 """Key of an event's detail: what was forgotten, without anything of it."""
 TOKEN = "token"  # noqa: S105 - no password
 """Key of that detail: a random number that tells the change from any other."""
+STARTED = "started"
 SIGNATURE = "signature"
+_KEYS = {
+    "before",
+    "after",
+    "generation",
+    "removed_objects",
+    "database_overwritten",
+    "still_read_by_a_process",
+    "check",
+    "complete",
+}
+"""What every receipt says."""
+
+
+def unfinished(store: Store) -> str | None:
+    """Return the random number of the change that was committed but not completed, or None."""
+    token = noted(Layout(store.path).forgetting, TOKEN)
+    return token if token and events_of(store, token) else None  # else killed before the commit: nothing was forgotten
+
+
+def killed(store: Store) -> str | None:
+    """Return when forgetting began that was not committed, because it was killed or is still at work; or None."""
+    path = Layout(store.path).forget_started
+    token, started = noted(path, TOKEN), noted(path, STARTED)
+    return started if token and not events_of(store, token) else None
+
+
+def pending(store: Store, path: Path) -> list[str]:
+    """Return what is not deleted yet although that was asked for, and what to do.
+
+    Args:
+        store: The workspace's store.
+        path: The workspace, as the user names it.
+    """
+    said = []
+    if token := unfinished(store):
+        number = events_of(store, token)[-1].id
+        said.append(
+            f"the deletion of event {number} is not complete, so its data may still be on the disk: "
+            f"run `conpet forget {path} --finish`"
+        )
+    if started := killed(store):
+        said.append(
+            f"forgetting that began on {started} is not committed: unless it is still at work, it was killed, and "
+            "nothing of it is deleted. Run the same command again"
+        )
+    return said
+
+
+def noted(path: Path, key: str) -> str | None:
+    """Return a value of a note that forgetting has made; None if there is no such note."""
+    try:
+        return str(json.loads(path.read_bytes())[key])
+    except FileNotFoundError:
+        return None
 
 
 def events_of(store: Store, token: str) -> list[EventRecord]:
@@ -71,7 +126,7 @@ def heads_of(receipt: Mapping[str, Any]) -> list[Head]:
 
 
 def differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
-    """Yield where a receipt says something else than the history, and what it removed that is back."""
+    """Yield where a receipt says something else than the history, what it says is left, and what it removed is back."""
     number = receipt["generation"]
     event = next((one for one in store.events() if one.id == number), None)
     if event is None or FORGET not in event.detail:
@@ -80,16 +135,36 @@ def differences(store: Store, receipt: Mapping[str, Any]) -> Iterator[Break]:
     for key, value in recorded(event).items():
         if receipt.get(key) != value:
             yield Break(number, f"the receipt differs from the history in {key!r}")
+    for reason in incomplete(receipt):
+        yield Break(number, f"the deletion is not complete: {reason}")
     present = {path.name for path in Layout(store.path).objects.iterdir()}
     for folder in receipt["removed_objects"]:
         if folder in present:
             yield Break(None, f"objects/{folder} is back, although the receipt says that it was deleted")
 
 
+def incomplete(receipt: Mapping[str, Any]) -> list[str]:
+    """Return why a receipt proves no complete deletion, whatever its `complete` says; nothing if it proves one."""
+    reasons = []
+    if receipt["still_read_by_a_process"]:
+        folders = ", ".join(f"objects/{name}" for name in receipt["still_read_by_a_process"])
+        reasons.append(
+            f"a process still read {folders}; run `conpet forget WORKSPACE --finish` when it has ended, and check the "
+            "new receipt"
+        )
+    if not receipt["database_overwritten"]:
+        reasons.append("a reader kept the database from being written anew; run `conpet forget WORKSPACE --finish`")
+    found = receipt["check"]["found"] if receipt["check"] else []
+    reasons += [f"the search found {one['what']} in {one['file']}" for one in found]
+    if not receipt["complete"] and not reasons:
+        reasons.append("the receipt says so")
+    return reasons
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         receipt: dict[str, Any] = json.loads(path.read_bytes())
-        known = receipt["form"] == FORM and {"before", "after", "generation", "removed_objects"} <= receipt.keys()
+        known = receipt["form"] == FORM and receipt.keys() >= _KEYS
     except OSError as error:
         raise DataError(f"{path} cannot be read: {reason_of(error, path)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -201,6 +201,8 @@ class Performer:
         )
         report = self._waited(change)
         self._log(f"{plural(report.rows, 'row')} forgotten")
+        if report.receipt is not None and report.receipt["still_read_by_a_process"]:
+            self._log("a process still reads an earlier generation: the server deletes its files when it has ended")
         shown = report.to_json()
         kept = (
             "rows",

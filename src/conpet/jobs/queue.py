@@ -375,6 +375,20 @@ class JobQueue:
         self._clear(job_id)
         return self.get(job_id)
 
+    def complete(self, job_id: str, result: Mapping[str, Any]) -> None:
+        """Change parts of the result of an ended job, after what it left over was completed.
+
+        Args:
+            job_id: The job.
+            result: The new parts of its result, by name.
+
+        Raises:
+            UnknownNameError: There is no such job any more.
+        """
+        with self._changing(job_id) as (connection, row):
+            changed = {**(row.result or {}), **result}
+            connection.execute(update(JobRow).where(JobRow.number == row.number).values(result=changed))
+
     def sweep(self) -> None:
         """Delete data that belongs to no unfinished job: of processes that were killed."""
         folder = self.folder / "data"

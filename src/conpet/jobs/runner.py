@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from conpet.errors import is_out_of_memory, reason_of
+from conpet.commands.purge import finish_waiting
+from conpet.errors import UnknownNameError, WorkspaceBusyError, is_out_of_memory, reason_of
+from conpet.evaluation.history import JOB
 from conpet.jobs.perform import committed
 from conpet.jobs.queue import JobQueue
 from conpet.jobs.records import Job, JobState
 from conpet.problem_details import ApiProblem, document
+from conpet.store import Store
+from conpet.store.layout import Layout
 
 _LOG = logging.getLogger("conpet.jobs")
 LOSSES = 5
@@ -31,6 +35,8 @@ It includes the start of the process, which takes long on a busy machine.
 """
 _IDLE_SECONDS = 60.0
 """A process waits this long for the next job, so that its libraries need not be loaded again."""
+_FINISH_SECONDS = 1.0
+"""Seconds between two tries to complete a deletion that waits for readers of an earlier generation."""
 _CLOSE_SECONDS = 10.0
 _RUNNING = (JobState.RUNNING, JobState.CANCELLING)
 _ERRORS = "stderr.txt"
@@ -100,6 +106,8 @@ class Worker:
 class JobRunner:
     """Runs the jobs of a workspace in a background thread. Each server process has one; only one at a time works.
 
+    It also completes deletions that had to wait for readers of an earlier generation.
+
     Args:
         workspace: The workspace's folder.
         queue: Its queue.
@@ -131,6 +139,7 @@ class JobRunner:
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._problem = ""
+        self._finish_at = 0.0
         self._thread = threading.Thread(target=self._run, name="conpet-jobs", daemon=True)
 
     def start(self) -> None:
@@ -154,6 +163,7 @@ class JobRunner:
             try:
                 if self._queue.waiting():
                     self._work()
+                self._finish_forgetting()
                 self._problem, pause = "", _POLL_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, jobs must not wait for ever
                 reason = "memory ran out" if is_out_of_memory(error) else f"{type(error).__name__}: {reason_of(error)}"
@@ -173,6 +183,7 @@ class JobRunner:
                 while not self._stopping.is_set() and time.monotonic() - idle_since < _IDLE_SECONDS:
                     job = self._queue.claim() if self._queue.waiting() else None
                     if job is None:
+                        self._finish_forgetting()
                         self._stopping.wait(_POLL_SECONDS)
                         continue
                     if self._queue.lost(job.id) >= LOSSES:
@@ -185,6 +196,22 @@ class JobRunner:
             finally:
                 if worker is not None:
                     worker.close()
+
+    def _finish_forgetting(self) -> None:
+        """Complete a deletion that waits for readers, and put the new receipt into the result of its job."""
+        now = time.monotonic()
+        if now < self._finish_at or not Layout(self._workspace).forgetting.exists():
+            return
+        self._finish_at = now + _FINISH_SECONDS
+        with suppress(WorkspaceBusyError):
+            finished = finish_waiting(Store.open(self._workspace))
+            if finished is None:
+                return
+            event, receipt = finished
+            _LOG.info("the deletion of generation %d was completed: no process reads its data any more", event.id)
+            with suppress(UnknownNameError):  # it was no job's, or the job is not remembered any more
+                self._queue.complete(event.detail.get(JOB, ""), {"receipt": receipt})
+                self._queue.log(event.detail[JOB], "no process reads the forgotten data any more: it is deleted")
 
     def _run_job(self, job: Job, worker: Worker) -> None:
         """Have a job run; tell its process to stop when the server does, and kill it if it takes too long."""

@@ -268,16 +268,24 @@ class Batcher:
             self._hand_over(deliver)
 
     def _answer_all(self) -> None:
-        while True:
-            with self._changed:
-                free_since = time.monotonic()
-                self._changed.wait_for(lambda: self._ring or self._closing)
-                if not self._ring:
-                    return
+        while self._wait():
+            self._answer_next()
+
+    def _wait(self) -> bool:
+        """Wait for requests, and a little for more of them; return False if there will be none."""
+        with self._changed:
+            free_since = time.monotonic()
+            self._changed.wait_for(lambda: self._ring or self._closing)
+            if self._ring:
                 self._wait_for_more(free_since + self._settings.batch_wait_seconds)
-                batch = self._next_batch()
-            if batch:
-                self._answer_batch(batch)
+            return bool(self._ring)
+
+    def _answer_next(self) -> None:
+        """Answer the next batch. Nothing of it is referenced afterwards: it would keep its generation on the disk."""
+        with self._changed:
+            batch = self._next_batch()
+        if batch:
+            self._answer_batch(batch)
 
     def _wait_for_more(self, until: float) -> None:
         """Wait a little for requests as large as the last batch's, if that had several and has just ended."""

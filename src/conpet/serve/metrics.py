@@ -32,7 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._labels_shown: set[str] = set()
+        self._signals_shown: set[str] = set()
         self._requests = Counter(
             "conpet_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
@@ -131,18 +131,23 @@ class Metrics:
             self._decisions.labels(prediction.decision).inc()
 
     def watched(self, report: WatchReport) -> None:
-        """Set what watching found; of single labels only those with an alarm."""
+        """Set what watching found; of single labels only those with an alarm. Signals that are gone have no alarm."""
         self._watch_alarms.set(len(report.alarms))
         self._watch_inputs.set(report.inputs)
+        for name in self._signals_shown.difference(signal.name for signal in report.signals):
+            self._set_signal(name, alarm=False, evidence=0.0, value=None, reference=None)
         for signal in report.signals:
             shown = signal.alarm or not signal.name.startswith("label ")
-            if not shown and signal.name not in self._labels_shown:
-                continue
-            self._labels_shown.add(signal.name)
-            self._watched["alarm"].labels(signal.name).set(signal.alarm)
-            self._watched["evidence"].labels(signal.name).set(signal.evidence / signal.threshold)
-            for name, value in (("value", signal.value), ("reference", signal.reference)):
-                self._watched[name].labels(signal.name).set(float("nan") if value is None else value)
+            if shown or signal.name in self._signals_shown:
+                self._signals_shown.add(signal.name)
+                evidence = signal.evidence / signal.threshold
+                self._set_signal(
+                    signal.name, alarm=signal.alarm, evidence=evidence, value=signal.value, reference=signal.reference
+                )
+
+    def _set_signal(self, name: str, **values: float | None) -> None:
+        for gauge, value in values.items():
+            self._watched[gauge].labels(name).set(float("nan") if value is None else value)
 
     def recorded(self, predictions: int, *, written: bool) -> None:
         """Count predictions that were recorded, or could not be."""

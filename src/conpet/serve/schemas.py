@@ -515,12 +515,16 @@ class FeedbackRequest(BaseModel):
 
 
 class FeedbackResponse(BaseModel):
-    """How many of the answers were found in the record, and how many were not."""
+    """How many of the answers were found in the record, how many were not, and which labels are not learned.
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"found": 2, "missing": 0}]})
+    An answer whose right label is not learned counts as wrong.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"found": 2, "missing": 0, "not_learned": []}]})
 
     found: int
     missing: int
+    not_learned: list[str]
 
 
 class ProblemFields(BaseModel):

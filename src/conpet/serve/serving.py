@@ -175,6 +175,7 @@ class Serving:
         try:
             if self._workspace.store.generation() != self.live.generation:
                 live = _apart(self._workspace.live.refresh, self._warm, initializer=_yield_to_others)
+                gc.collect()  # a failed request may have left a cycle that keeps the former generation on the disk
                 self._metrics.swapped(live.generation)
                 self._log.info("new generation", generation=live.generation, tasks=len(live.state.tasks))
             self._problem = ""

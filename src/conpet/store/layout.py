@@ -54,6 +54,11 @@ class Layout:
         return self.root / "forgetting.json"
 
     @property
+    def forget_started(self) -> Path:
+        """When forgetting began; there only until its change is committed or has failed."""
+        return self.root / "forget-started.json"
+
+    @property
     def receipts(self) -> Path:
         """Receipts of what was forgotten, one file for each change; missing before the first."""
         return self.root / "receipts"

@@ -49,11 +49,14 @@ async def watch(request: Request) -> WatchResponse:
 async def feedback(request: Request, body: Annotated[FeedbackRequest, json_body(FeedbackRequest)]) -> FeedbackResponse:
     """Keep the right labels of recorded answers: watching compares the accuracy with that of held-out examples.
 
-    An answer is named by its request and its place in it, or by its text; then the newest answer to it counts.
+    An answer is named by its request and its place in it, or by its text; then the newest answer to it counts. Labels
+    that are not learned are named: they may be typing errors, and the answers to them count as wrong.
     """
-    record = context_of(request).record()
-    found = await asyncio.to_thread(_keep, record, body)
-    return FeedbackResponse(found=len(found.judged), missing=found.missing)
+    context = context_of(request)
+    context.ready()
+    found = await asyncio.to_thread(_keep, context.record(), body)
+    not_learned = {one.label for one in body.feedback} - context.serving.live.snapshot.owners.keys()
+    return FeedbackResponse(found=len(found.judged), missing=found.missing, not_learned=sorted(not_learned))
 
 
 def _keep(record: PredictionLog, body: FeedbackRequest) -> Feedback:
