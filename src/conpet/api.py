@@ -1074,7 +1074,7 @@ class ConPET:
         Returns:
             The differences; empty if there are none.
         """
-        return audit.verify_workspace(self._store, heads, self._log)
+        return audit.verify_workspace(self._store, heads, self._log, self._backbone_name)
 
     def history_head(self) -> Head:
         """Return numbers and digests of the last event and the last action; they stand for all before them, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from conpet import ConPET
+from conpet.backbone.fingerprint import Fingerprint
+from conpet.backbone.load import find_folder
 from tests.helpers.cli import conpet
 from tests.helpers.store import commit, learn, make_store
 
@@ -46,6 +49,38 @@ def test_a_changed_byte_and_a_changed_event_are_named(workspace: Path) -> None:
     assert "2 differences from what was recorded" in result.err
 
 
+def test_a_removed_event_is_named_in_plain_words(workspace: Path) -> None:
+    with closing(sqlite3.connect(workspace / "workspace.sqlite")) as raw, raw:
+        raw.execute("PRAGMA foreign_keys = OFF")
+        raw.execute("DELETE FROM event WHERE id = 2")
+    shown = conpet("audit", "verify", workspace).out
+    assert "event 2: is missing\n" in shown
+    assert "rows of the table object belong to rows of event that are gone" in shown
+    assert "(ok)" not in shown
+
+
+def test_a_backbone_exchanged_with_its_recorded_fingerprint_is_found(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "backbone"
+    with ConPET.create(tmp_path / "first", backbone="tiny-random") as learner:
+        shutil.copytree(find_folder(learner.backbone.name), folder)
+    with ConPET.create(tmp_path / "ws", backbone=str(folder)) as learner:
+        store = learner.store
+    weights = next(folder.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert "the backbone's weights differ" in conpet("audit", "verify", store.path).out
+    backbone = {**store.header().backbone, "fingerprint": Fingerprint.of_folder(folder, tmp_path / "hashes").to_json()}
+    with closing(sqlite3.connect(store.path / "workspace.sqlite")) as raw, raw:
+        raw.execute("UPDATE header SET backbone = ?", (json.dumps(backbone),))
+    said = "event {}: the backbone or other fixed properties of the workspace differ from those {}\n"
+    assert said.format(1, "it recorded") in conpet("audit", "verify", store.path).out
+    commit(store, learn("cards"))  # the next change records the exchanged one
+    assert said.format(2, "recorded before it") in conpet("audit", "verify", store.path).out
+
+
 def test_a_history_written_anew_or_cut_off_is_found_by_a_head_noted_before(workspace: Path, tmp_path: Path) -> None:
     noted = head_of(workspace)
     other = make_store(tmp_path / "other")
@@ -68,7 +103,7 @@ def test_an_exported_history_is_checked_without_the_workspace(workspace: Path, t
     assert conpet("audit", "verify", file, "--head", noted).out == f"{file}: the history is as recorded\n"
     lines = file.read_text().splitlines()
     file.write_text("\n".join([lines[0], *lines[2:]]))
-    assert "event 2: event 2 is missing" in conpet("audit", "verify", file).out
+    assert "event 2: is missing\n" in conpet("audit", "verify", file).out
     file.write_text("\n".join([lines[0], json.dumps(json.loads(lines[1]) | {"verb": "remove"}), *lines[2:]]))
     assert "event 2: was changed" in conpet("audit", "verify", file).out
     for text in ("", "not JSON", "[1]"):

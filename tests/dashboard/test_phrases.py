@@ -68,7 +68,7 @@ def test_what_the_check_of_data_finds_is_said_in_japanese(tmp_path: Path, name: 
         ("contains 1 e-mail address and 2 IP addresses", "メールアドレス 1 件、IP アドレス 2 件が含まれています。"),
         ("is a copy of row 1,200 of a.csv", "a.csv の 1,200 行目と同じ内容です。"),
         ("event 4: was changed after it was recorded", "変更 4：記録された後に書き換えられています。"),
-        ("action 2: event 2 is missing", "操作 2：番号 2 の記録がありません。"),
+        ("action 2: is missing", "操作 2：記録がありません。"),
     ],
 )
 def test_names_and_phrases_in_phrases_are_said(message: str, japanese: str) -> None:

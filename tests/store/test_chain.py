@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conpet.store import Change, Store
-from conpet.store.chain import ACTOR, breaks, to_json
+from conpet.store.chain import ACTOR, breaks, digest_of, to_json
 from tests.helpers.store import STEPS, commit, history, learn, make_store
 
 
@@ -61,7 +62,7 @@ def test_a_changed_event_is_named(store: Store, statement: str) -> None:
 def test_removed_events_are_named(store: Store) -> None:
     change(store, "DELETE FROM event WHERE id IN (3, 4)")
     reasons = [(one.event, one.reason) for one in store.history_breaks()]
-    assert (3, "events 3 to 4 are missing") in reasons
+    assert (3, "is missing, and so are those up to 4") in reasons
 
 
 def test_moved_events_are_named(store: Store) -> None:
@@ -82,6 +83,16 @@ def test_moved_events_are_named(store: Store) -> None:
         ("UPDATE version SET digest = 'x'", "has other data or labels"),
         ("UPDATE version SET number = 77 WHERE id = (SELECT max(id) FROM version)", "is in no event"),
         ("UPDATE header SET settings = '{}'", "the settings differ"),
+        ("UPDATE header SET backbone = '{}'", "the backbone or other fixed properties of the workspace differ"),
+        ("UPDATE header SET created = '2019-01-01T00:00:00+00:00'", "fixed properties of the workspace differ"),
+        ("UPDATE header SET conpet_version = '0'", "fixed properties of the workspace differ"),
+        ('UPDATE version SET description = \'{"counts": {"train": 9}}\'', "is described otherwise"),
+        ("UPDATE version SET parameters = 9", "is described otherwise"),
+        ("UPDATE version SET created = '2019-01-01T00:00:00+00:00'", "is described otherwise"),
+        (
+            "UPDATE version_object SET slot = slot || '2' WHERE version_id = (SELECT max(id) FROM version)",
+            "the objects of versions and of the workspace differ",
+        ),
         (
             "UPDATE task SET position = -1 WHERE id = (SELECT max(id) FROM task)",
             "the active versions of the tasks differ",
@@ -93,6 +104,26 @@ def test_what_was_changed_beside_the_history_is_named(store: Store, statement: s
     commit(store, learn("c"), learn("d"))
     change(store, statement)
     assert any(reason in one.reason for one in store.history_breaks())
+
+
+def test_what_an_earlier_version_did_not_record_is_no_break_and_recorded_by_the_next_change(store: Store) -> None:
+    events = store.events()
+    with closing(sqlite3.connect(store.path / "workspace.sqlite")) as raw, raw:
+        previous = ""
+        for event in events:
+            new = {"header", "slots"}
+            written = {name: value for name, value in event.written.items() if name not in new}
+            if written.get("version"):
+                written["version"] = {k: v for k, v in written["version"].items() if k != "description"}
+            previous = digest_of(previous, to_json(event) | {"written": written})
+            raw.execute(
+                "UPDATE event SET written = ?, digest = ? WHERE id = ?", (json.dumps(written), previous, event.id)
+            )
+    assert store.history_breaks() == []
+    commit(store, learn("c"))
+    assert store.history_breaks() == []
+    change(store, "UPDATE header SET conpet_version = '0'")
+    assert any("fixed properties" in one.reason for one in store.history_breaks())
 
 
 def test_going_back_to_a_kept_generation_is_no_break(tmp_path: Path) -> None:

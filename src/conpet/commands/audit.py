@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conpet.commands.verify import backbone_problem
 from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.store import ActionLog, EventSummary, Store
 from conpet.store.actions import CHAIN, breaks_of
@@ -64,18 +65,23 @@ def trail(store: Store, log: PredictionLog | None = None) -> ActionLog:
     return store.actions if log is None else ActionLog(store.path, log.folder)
 
 
-def verify_workspace(store: Store, heads: Sequence[Head] = (), log: PredictionLog | None = None) -> list[Break]:
-    """Check that a workspace, its history and the record of its predictions are what was recorded.
+def verify_workspace(
+    store: Store, heads: Sequence[Head] = (), log: PredictionLog | None = None, backbone: str | None = None
+) -> list[Break]:
+    """Check that a workspace, its backbone, its history and the record of its predictions are what was recorded.
 
     Args:
         store: The workspace's store.
         heads: Heads of this history that were noted earlier. Without one, a history that was written anew as a whole,
             or cut at its end, cannot be told from the true one.
         log: The record of predictions, if it lies outside the workspace's folder.
+        backbone: Folder of the backbone, if it differs from the settings. A backbone that is not on this machine is not
+            checked.
     """
     log = log or PredictionLog(store.path)
     events, actions = [to_json(event) for event in store.events()], _actions(trail(store, log))
-    damaged = [Break(None, str(problem)) for problem in store.verify()]
+    changed, _ = backbone_problem(store, backbone)
+    damaged = [Break(None, str(problem)) for problem in (*store.verify(), *([changed] if changed else []))]
     predictions = [Break(None, reason) for reason in log.breaks()]
     return [
         *store.history_breaks(),

@@ -34,23 +34,32 @@ def verify(store: Store, backbone: str | None = None) -> Verification:
         store: The workspace's store.
         backbone: Folder of the backbone, if it differs from the settings.
     """
+    problem, checked = backbone_problem(store, backbone)
+    return Verification((*store.verify(), *([problem] if problem else [])), checked)
+
+
+def backbone_problem(store: Store, backbone: str | None = None) -> tuple[BackboneMismatchError | None, bool]:
+    """Hash the files of a workspace's backbone, if they are on this machine; arguments as in `verify`.
+
+    Returns:
+        What is wrong with them, and whether they were found.
+    """
     header = store.header()
-    problems: list[ConpetError] = [*store.verify()]
-    name = str(header.settings["backbone"]["name"])
+    name = str(header.settings["backbone"].get("name", ""))
     folder = backbone_folder(backbone or find_again(name, header.backbone.get(RELATIVE), store.path))
-    if folder is not None:
-        stored = Fingerprint(**header.backbone["fingerprint"])
-        with tempfile.TemporaryDirectory() as empty:  # without cached hashes, so that every byte is read
-            present = Fingerprint.of_folder(folder, Path(empty) / "hashes.json")
-        if present != stored:
-            parts = ", ".join(stored.differences(present))
-            problems.append(
-                BackboneMismatchError(
-                    f"{folder}: the backbone's {parts} differ from those the workspace was made with; fetch the "
-                    "backbone again (`conpet backbones pull --verify` for an embedded one), or name its folder"
-                )
-            )
-    return Verification(tuple(problems), folder is not None)
+    if folder is None or "fingerprint" not in header.backbone:
+        return None, False
+    stored = Fingerprint(**header.backbone["fingerprint"])
+    with tempfile.TemporaryDirectory() as empty:  # without cached hashes, so that every byte is read
+        present = Fingerprint.of_folder(folder, Path(empty) / "hashes.json")
+    if present == stored:
+        return None, True
+    parts = ", ".join(stored.differences(present))
+    problem = BackboneMismatchError(
+        f"{folder}: the backbone's {parts} differ from those the workspace was made with; fetch the backbone again "
+        "(`conpet backbones pull --verify` for an embedded one), or name its folder"
+    )
+    return problem, True
 
 
 def backbone_folder(name: str) -> Path | None:

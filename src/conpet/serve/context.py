@@ -145,7 +145,9 @@ class ServerContext:
             return cost_report(Store.open(settings.workspace))
 
         def verification() -> list[Break]:
-            return verify_workspace(Store.open(settings.workspace), log=recorder.predictions)
+            return verify_workspace(
+                Store.open(settings.workspace), log=recorder.predictions, backbone=settings.backbone
+            )
 
         return cls(
             settings,

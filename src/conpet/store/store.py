@@ -289,8 +289,11 @@ class Store:
         problems = []
         with self._database.read() as connection:
             findings = connection.execute(text("PRAGMA integrity_check")).scalars().all()
-            if findings != ["ok"] or connection.execute(text("PRAGMA foreign_key_check")).first():
-                report = "; ".join(findings)
+            wrong = [] if findings == ["ok"] else [*findings]
+            lost = {(row[0], row[2]) for row in connection.execute(text("PRAGMA foreign_key_check"))}
+            wrong += [f"rows of the table {own} belong to rows of {other} that are gone" for own, other in sorted(lost)]
+            if wrong:
+                report = "; ".join(wrong)
                 problems.append(CorruptionError(f"{self._layout.database} is damaged ({report}); restore a backup"))
         snapshots = [self.snapshot(), *self.pinned()]
         readers = {reader.folder: reader for snapshot in snapshots for reader in snapshot.readers()}
