@@ -91,6 +91,8 @@ _SAME: Sequence[str] = (
     marked("no task has a label %(label_q)s"),
     marked("only one label (%(label_q)s): a task needs two or more"),
     marked("missing label"),
+    marked("columns: %(names_x)s"),
+    marked("fields: %(names_x)s"),
     marked("label must be text or a whole number, not %(value_x)s"),
     marked(
         "one label per row is learned, and this row has %(count_n)s: %(labels_x)s; keep one of them, or learn a task "
@@ -231,17 +233,31 @@ _FOR_PAGES: Sequence[tuple[str, str]] = (
         marked("is not %(encoding_x)s text: choose another encoding under “If the file is not read rightly”"),
     ),
     (
-        "no column named %(wanted_x)s; columns: %(columns_x)s. Name the one to read `%(name_p)s`",
+        "no column named text or tokens; %(columns_p)s. Name the one to read `text`",
         marked(
-            "no column is named %(wanted_x)s; the file has: %(columns_x)s. Under “If the file is not read rightly”, "
-            "name the column of the %(name_p)s"
+            "no column is named “text” (%(columns_p)s). Under “If the file is not read rightly”, name the column of "
+            "the text"
         ),
     ),
     (
-        "missing %(wanted_x)s; fields: %(columns_x)s. Name the one to read `%(name_p)s`",
+        "no column named label; %(columns_p)s. Name the one to read `label`",
         marked(
-            "no column is named %(wanted_x)s; the file has: %(columns_x)s. Under “If the file is not read rightly”, "
-            "name the column of the %(name_p)s"
+            "no column is named “label” (%(columns_p)s). Under “If the file is not read rightly”, name the column of "
+            "the label"
+        ),
+    ),
+    (
+        "missing text (or tokens with head and tail, or with mention); %(columns_p)s. Name the one to read `text`",
+        marked(
+            "no column is named “text” (%(columns_p)s). Under “If the file is not read rightly”, name the column of "
+            "the text"
+        ),
+    ),
+    (
+        "missing label; %(columns_p)s. Name the one to read `label`",
+        marked(
+            "no column is named “label” (%(columns_p)s). Under “If the file is not read rightly”, name the column of "
+            "the label"
         ),
     ),
     (
