@@ -161,6 +161,8 @@ def test_too_few_examples_are_accepted_unless_proof_is_required(tmp_path: Path) 
     with pytest.raises(GateRefusedError) as refused:
         strict.learn(SECOND, evaluate=False)
     assert {one.verdict for one in refused.value.report.comparisons} <= {Verdict.HELD, Verdict.NOT_PROVEN}
+    assert f"conpet promote {strict.path} 1 --set require_proof=false` makes the change without" in str(refused.value)
+    assert "--no-gate" not in str(refused.value)  # which would end the margins, too
     assert not strict.promote(settings={"require_proof": False}).refused
     assert [task.name for task in strict.tasks] == [FIRST.name, SECOND.name]
 
