@@ -239,7 +239,7 @@ def test_a_change_that_makes_answers_dearer_is_held_back_if_wanted(tmp_path: Pat
 
 
 def test_a_gate_by_the_composite_score_needs_prices(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 0, **{"gate.objective": "composite"})
+    learner, stages = workspace(tmp_path, 0, **{"gate.objective": "composite"}), list[str]()
     with pytest.raises(ConfigError, match=r"gate\.objective=composite needs prices\.wrong_answer and prices\.answers"):
-        learner.learn(stream()[0])
-    assert learner.tasks == ()
+        learner.learn(stream()[0], progress=lambda stage, share: stages.append(stage))
+    assert (learner.tasks, stages) == ((), [])  # it says so before it trains

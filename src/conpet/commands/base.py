@@ -77,6 +77,8 @@ class Transaction:
         gate: bool,
     ) -> None:
         present = live.now()
+        if gate and present.method.settings.gate.objective == "composite":  # before anything is trained
+            require_prices(present.method.settings.prices, "gate.objective=composite")
         self.store = store
         self.method: Method = present.method
         self.state: State = present.state
@@ -190,8 +192,6 @@ class Transaction:
             changed: Examples that replace the stored ones of tasks, by name, with test labels.
         """
         if self._gate:
-            if self.settings.gate.objective == "composite":
-                require_prices(self.settings.prices, "gate.objective=composite")
             with self.costs.stage("gate"):
                 gate = Gate(self._present, self.method, state, changed or {}, partial(self.counted, "gate"))
                 self._judged = gate.judge()
