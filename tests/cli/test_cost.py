@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conpet import ConPET
-from tests.helpers.cli import STREAM, conpet, taught, write_rows
+from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,15 @@ def test_what_is_not_set_or_wrong_is_said(tmp_path: Path) -> None:
     assert conpet("costs", "set", made, "--answers", 0).code == 2
     assert "no task 'x'" in conpet("costs", "add-review", made, 5, "--task", "x").err
     assert conpet("costs", "add-review", made, 5).code == 0
-    assert "2 minutes of review so far" in conpet("costs", "add-review", made, "--", -3).out
-    assert "only 2 minutes were entered" in conpet("costs", "add-review", made, "--", -3).err
+    assert "2.5 minutes of review so far" in conpet("costs", "add-review", made, "-2.5", "--note", "typing error").out
+    assert "only 2.5 minutes were entered" in conpet("costs", "add-review", made, "--", -3).err
+    assert "at most 1,000,000 minutes in one entry" in conpet("costs", "add-review", made, 1e9).err
     assert "no workspace" in conpet("cost", tmp_path / "nowhere").err
+
+
+def test_a_workspace_whose_gate_needs_prices_says_so_when_it_is_made(tmp_path: Path) -> None:
+    options = (*QUICK, "--set", "gate.objective=composite")
+    made = conpet("init", tmp_path / "ws", *options)
+    assert (made.code, "nothing can be learned yet: gate.objective=composite needs" in made.err) == (0, True), made.err
+    prices = ("--set", "prices.wrong_answer=2", "--set", "prices.answers=1000")
+    assert "nothing can be learned" not in conpet("init", tmp_path / "priced", *options, *prices).err

@@ -161,6 +161,12 @@ def test_a_file_is_watched_without_recording_it(recording: Path, tmp_path: Path)
         dated[signal["since_input"] - 1]["time"] + "+00:00",
         "2026-01-01T10:00:00+00:00",
     )
+    wrong = write_rows(tmp_path / "wrong.jsonl", [*dated[:6], dated[6] | {"time": "yesterday"}, *dated[7:]])
+    for options in ((), ("--reference", "24h")):
+        refused = conpet("watch", recording, "-i", wrong, *options)
+        assert (refused.code, "row 7: no time that can be read" in refused.err) == (1, True), refused.err
+    descending = conpet("watch", recording, "-i", write_rows(tmp_path / "descending.jsonl", dated[::-1]), *SETTINGS)
+    assert (descending.code, "sort them by time" in descending.err) == (1, True), descending.err
     assert not (recording / FILE).exists()
     assert conpet("watch", recording, "-i", tmp_path / "in.jsonl", "--restart").code == 2
     assert conpet("watch", recording, "-i", tmp_path / "missing.jsonl").code == 1

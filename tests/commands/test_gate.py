@@ -224,6 +224,8 @@ def test_too_few_examples_are_accepted_unless_proof_is_required(tmp_path: Path) 
     with pytest.raises(GateRefusedError) as refused:
         strict.learn(SECOND, evaluate=False)
     assert {one.verdict for one in refused.value.report.comparisons} <= {Verdict.HELD, Verdict.NOT_PROVEN}
+    assert f"conpet promote {strict.path} 1 --set require_proof=false` makes the change without" in str(refused.value)
+    assert "--no-gate" not in str(refused.value)  # which would end the margins, too
     assert not strict.promote(settings={"require_proof": False}).refused
     assert [task.name for task in strict.tasks] == [FIRST.name, SECOND.name]
 
@@ -300,7 +302,7 @@ def test_a_change_that_makes_answers_dearer_is_held_back_if_wanted(tmp_path: Pat
 
 
 def test_a_gate_by_the_composite_score_needs_prices(tmp_path: Path) -> None:
-    learner = workspace(tmp_path, 0, **{"gate.objective": "composite"})
+    learner, stages = workspace(tmp_path, 0, **{"gate.objective": "composite"}), list[str]()
     with pytest.raises(ConfigError, match=r"gate\.objective=composite needs prices\.wrong_answer and prices\.answers"):
-        learner.learn(stream()[0])
-    assert learner.tasks == ()
+        learner.learn(stream()[0], progress=lambda stage, share: stages.append(stage))
+    assert (learner.tasks, stages) == ((), [])  # it says so before it trains

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def test_copies_that_went_on_share_an_experiment(client: Any, tmp_path: Path) ->
 def test_a_store_that_cannot_be_used_is_said(client: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="MLflow cannot be used"):
         workspace(tmp_path, 1).export_mlflow("nosuch://place")
+
+
+def test_a_server_that_does_not_answer_is_said_at_once(client: Any, tmp_path: Path) -> None:
+    learner, began = workspace(tmp_path, 1), time.monotonic()
+    with pytest.raises(ConfigError, match=r"MLflow's server does not answer \(http://127\.0\.0\.1:1\)"):
+        learner.export_mlflow("http://127.0.0.1:1")
+    assert time.monotonic() - began < 30
 
 
 def test_without_mlflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

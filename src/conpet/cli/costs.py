@@ -144,14 +144,14 @@ def set_(
     _print(with_wait(wait, lambda seconds: change(store, seconds)))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # so that -10 is a number
 def add_review(
     workspace: WorkspacePath,
     minutes: Annotated[
         float,
         typer.Argument(
             metavar="MINUTES",
-            help="Time spent; a negative number, after `--`, corrects an earlier entry.",
+            help="Time spent; a negative number corrects an earlier entry.",
             show_default=False,
         ),
     ],
@@ -160,7 +160,7 @@ def add_review(
 ) -> None:
     """Enter the working time of people: labelling, checking answers, deciding on candidates.
 
-    To take back ten minutes, give the options first: conpet costs add-review --task TASK WORKSPACE -- -10.
+    An entry stays: to take back ten minutes, enter -10.
     """
     from conpet.commands.costs import add_review as enter
     from conpet.store import Store

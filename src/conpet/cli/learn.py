@@ -33,6 +33,8 @@ from conpet.cli.remote import Key, RemoteTask, Server, learn_remotely, open_clie
 from conpet.cli.workspace import open_workspace
 from conpet.config import DEFAULT_BACKBONE, Settings
 from conpet.cost import Meter, metered
+from conpet.errors import ConfigError
+from conpet.evaluation.composite import require_prices
 from conpet.fusion import FUSIONS
 from conpet.methods import METHODS
 from conpet.modules.kinds import MODULE_KINDS
@@ -435,6 +437,11 @@ def _print_created(created: ConPET, path: Path, options: Iterable[str]) -> None:
     unused = learner.unused_sections(settings)
     if ignored := sorted(key for key in options if key.partition(".")[0] in unused):
         line(f"method {settings.method.name} does not use: {', '.join(ignored)}")
+    if settings.gate.objective == "composite":
+        try:
+            require_prices(settings.prices, "gate.objective=composite")
+        except ConfigError as missing:
+            line(f"nothing can be learned yet: {missing}", messages(), "yellow")
     line(f"next: conpet learn {path} TASK_OR_STREAM", style="dim")
 
 

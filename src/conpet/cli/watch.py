@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,14 +130,14 @@ def watch(
         keep_feedback(log, found)
     if source is not None:
         rows = _rows(source, columns)
-        times = [row.time for row in rows if row.time is not None]
+        times = _times(source, rows)
         with open_workspace(workspace, backbone, device) as opened:
             report = opened.watch(
                 [row.example for row in rows],
                 reference=reference,
                 window=window,
                 false_alarm=false_alarm,
-                times=times if len(times) == len(rows) else None,
+                times=times,
             ).numbered([row.row for row in rows])
     else:
         report = watch_log(store, log, options)
@@ -174,6 +174,23 @@ def _rows(source: str, columns: ReadOptions) -> list[Located]:
     if not rows:
         raise DataError(f"{source} has no inputs; nothing was watched")
     return rows
+
+
+def _times(source: str, rows: Sequence[Located]) -> list[datetime] | None:
+    """Return the times of rows; None if no row has one.
+
+    Raises:
+        DataError: Only some rows have one.
+    """
+    times = [row.time for row in rows if row.time is not None]
+    without = [row.row for row in rows if row.time is None]
+    if times and without:
+        more = f" and {plural(len(without) - 1, 'other row')}" if len(without) > 1 else ""
+        raise DataError(
+            f"{source}: row {without[0]}{more}: no time that can be read, although others have one; write it in ISO "
+            "8601 or in seconds since 1970, or leave the column out. Nothing was watched"
+        )
+    return times or None
 
 
 def _found(

@@ -77,6 +77,8 @@ class Transaction:
         gate: bool,
     ) -> None:
         present = live.now()
+        if gate and present.method.settings.gate.objective == "composite":  # before anything is trained
+            require_prices(present.method.settings.prices, "gate.objective=composite")
         self.store = store
         self.method: Method = present.method
         self.state: State = present.state
@@ -196,8 +198,6 @@ class Transaction:
             returned: Numbers of the versions that the change goes back to, by task.
         """
         if self._gate:
-            if self.settings.gate.objective == "composite":
-                require_prices(self.settings.prices, "gate.objective=composite")
             with self.costs.stage("gate"):
                 counted = partial(self.counted, "gate")
                 gate = Gate(self._present, self.method, state, changed or {}, returned or {}, counted)

@@ -80,9 +80,11 @@ def refusal(report: GateReport, number: int, path: Path, kept: str) -> GateRefus
     lines = [f"  {one}" for one in worst[:_SHOWN]]
     if len(worst) > _SHOWN:
         lines.append(f"  ... and {len(worst) - _SHOWN} more")
+    proof_only = not (report.broken or report.dearer)
+    option, how = ("--set require_proof=false", "without the proof") if proof_only else ("--no-gate", "anyway")
     lines.append(
         f"Nothing was changed. {kept}: `conpet gate {path} {number}` shows what would change, "
-        f"`conpet promote {path} {number} --no-gate` makes the change anyway, "
+        f"`conpet promote {path} {number} {option}` makes the change {how}, "
         f"`conpet candidates {path} --discard {number}` discards it"
     )
     return GateRefusedError(

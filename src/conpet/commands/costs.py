@@ -17,6 +17,8 @@ from conpet.store import Change, CostKind, CostSource, LedgerEntry, Store
 from conpet.store.ledger import total
 from conpet.types import CheckedKind, Costs
 
+MOST_MINUTES = 1_000_000
+"""Most minutes of people's work in one entry: more is probably a typing error."""
 _COSTS = ("error", "question", "refusal")
 
 
@@ -58,6 +60,11 @@ def add_review(store: Store, minutes: float, task: str | None = None, note: str 
     """
     if not minutes or not isfinite(minutes):
         raise ConfigError(f"minutes={minutes:g}: give a number of minutes; a negative one corrects an earlier entry")
+    if minutes > MOST_MINUTES:
+        raise ConfigError(
+            f"minutes={minutes:,.0f}: give at most {MOST_MINUTES:,} minutes in one entry (ten people, a year); "
+            "enter more in several"
+        )
     store.require_writable()
     with store.snapshot() as snapshot:
         if task is not None:

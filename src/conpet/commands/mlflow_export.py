@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import re
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +25,8 @@ DIGEST = "conpet.digest"
 """Tag of a run: the digest of the version's event, which no other version has, not even in a copy that went on."""
 _BATCH = 100
 """Most parameters in a request to MLflow."""
+_ANSWER_SECONDS = 10.0
+"""How long MLflow's server may take for its first answer."""
 _LONGEST = 5000
 """Longest value of a tag."""
 
@@ -43,6 +49,7 @@ class MlflowExport:
 def export_mlflow(store: Store, tracking_uri: str | None = None, experiment: str | None = None) -> MlflowExport:
     """Copy versions that have no run yet to MLflow; see `ConPET.export_mlflow`."""
     mlflow = _require_mlflow()
+    _require_answer(tracking_uri or mlflow.get_tracking_uri())
     events = store.events()
     versions = cost_report(store).versions
     name = experiment or store.path.name
@@ -141,6 +148,25 @@ def _digests(client: Any, experiment: str) -> Iterator[str]:
 def _allowed(name: str) -> str:
     """Return a name with the characters that MLflow allows in names of metrics."""
     return re.sub(r"[^\w\-. /]", "_", name)[:200]
+
+
+def _require_answer(uri: str) -> None:
+    """Check that MLflow's server answers, with whatever status: MLflow itself tries again for minutes.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(uri, timeout=_ANSWER_SECONDS).close()  # noqa: S310 - no other scheme gets here
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if not isinstance(getattr(error, "reason", None), ssl.SSLError):  # MLflow has settings for certificates
+            raise ConfigError(
+                f"MLflow's server does not answer ({uri}): {error}; start it, or give another address"
+            ) from None
 
 
 def _require_mlflow() -> Any:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from conpet.commands.rows import stored_answers, stored_held_out
@@ -164,7 +164,7 @@ def watch_inputs(
 
     Raises:
         ConfigError: A length of time is given without times, or there are not as many times as inputs.
-        DataError: An input cannot be answered.
+        DataError: An input cannot be answered, or is earlier than the one before it.
     """
     from conpet.state.engine import answer
 
@@ -172,10 +172,16 @@ def watch_inputs(
     if times is None and (options.reference_seconds or options.window_seconds):
         raise ConfigError(
             "reference and window can be lengths of time only if the time of each input is known: give numbers of "
-            "inputs, or a file with a column `time`"
+            "inputs, or a file with a column `time` (ISO 8601, or seconds since 1970)"
         )
     if times is not None and len(times) != len(rest):
         raise ConfigError(f"{len(times):,} times are given for {len(rest):,} inputs; give one for each")
+    for number, (former, following) in enumerate(pairwise(times or ()), start=2):
+        if following.timestamp() < former.timestamp():
+            raise DataError(
+                f"input {number} ({following}) is earlier than the input before it ({former}), but inputs are watched "
+                "in their order: sort them by time"
+            )
     watch = Watch(baseline_of(live.snapshot), options, live.generation)
     for start in range(0, len(rest), _CHUNK):
         chunk = rest[start : start + _CHUNK]
