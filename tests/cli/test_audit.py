@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from conpet import ConPET
+from conpet import ConPET, Example, Prediction
 from conpet.backbone.fingerprint import Fingerprint
 from conpet.backbone.load import find_folder
+from conpet.store import Store
+from conpet.store.prediction_log import PredictionLog
 from tests.helpers.cli import conpet
 from tests.helpers.store import commit, learn, make_store
 
@@ -173,3 +175,94 @@ def test_keys_are_in_the_trail_that_is_listed_exported_and_verified(workspace: P
     with closing(sqlite3.connect(workspace / "actions.sqlite")) as raw, raw:
         raw.execute("UPDATE action SET actor = 'nobody' WHERE id = 1")
     assert "action 1: was changed after it was recorded" in conpet("audit", "verify", workspace).out
+
+
+def recorded(workspace: Path, *texts: str, at: float | None = None) -> PredictionLog:
+    log = PredictionLog(workspace)
+    answers = [Prediction("no", 0.8, "cards", 2, generation=4) for _ in texts]
+    log.append(log.rows("r", [Example.of_text(text) for text in texts], answers, with_text=True, at=at))
+    log.close()
+    return log
+
+
+def in_record(log: PredictionLog, *statements: str) -> None:
+    with closing(sqlite3.connect(log.file)) as raw, raw:
+        for statement in statements:
+            raw.execute(statement)
+
+
+FORGET_COUNTS = ("DELETE FROM hour", "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'prediction'")
+
+
+def test_predictions_cut_off_are_found_by_a_head_a_later_change_and_a_later_pruning(workspace: Path) -> None:
+    log = recorded(workspace, "a", "b")
+    noted = head_of(workspace)
+    assert "~2:" in noted
+    commit(Store.open(workspace), learn("news"))
+    assert conpet("audit", "verify", workspace, "--head", noted.upper()).code == 0
+    in_record(log, "DELETE FROM prediction WHERE id = 2", *FORGET_COUNTS)
+    assert "prediction 2: event 5 noted it, but it is not in the record" in conpet("audit", "verify", workspace).out
+    assert "prediction 2: the head noted it" in conpet("audit", "verify", workspace, "--head", noted).out
+    for file in workspace.glob("predictions.sqlite*"):
+        file.unlink()
+    assert "entry 2 event 5 noted is not here" in conpet("audit", "verify", workspace).out
+    assert "there is no record of predictions" in conpet("audit", "verify", workspace, "--head", noted).out
+    recorded(workspace, "a", "b")  # a new one in its place
+    assert "entry 2 event 5 noted is not here" in conpet("audit", "verify", workspace).out
+
+
+def test_each_pruning_is_an_action_and_a_note_of_pruning_cannot_be_made_without_one(workspace: Path) -> None:
+    recorded(workspace, "old", "older", at=1_700_000_000.0)
+    log = recorded(workspace, "new", "newer")
+    assert "2 entries deleted" in conpet("audit", "prune", workspace, "--older-than", "5d").out
+    assert conpet("audit", "verify", workspace).out == f"{workspace}: history and content are as recorded\n"
+    (action,) = conpet("audit", "actions", workspace, "--json").json
+    assert (action["verb"], action["detail"]["number"], action["detail"]["through"]) == ("predictions-pruned", 2, 2)
+    with closing(sqlite3.connect(log.file)) as raw:
+        (digest,) = raw.execute("SELECT hex(digest) FROM prediction WHERE id = 3").fetchone()
+    in_record(
+        log,
+        f"UPDATE note SET number = 3, digest = x'{digest}'",  # noqa: S608 - a digest
+        "DELETE FROM prediction WHERE id = 3",
+        "UPDATE hour SET number = 1",
+    )
+    out = conpet("audit", "verify", workspace).out
+    assert "predictions up to 3 are missing, and no action says that they were pruned" in out
+
+
+def test_a_broken_history_is_not_signed_and_no_checkpoint_is_replaced(workspace: Path, tmp_path: Path) -> None:
+    key, checkpoint = tmp_path / "key.pem", tmp_path / "checkpoint.json"
+    conpet("audit", "key", key)
+    sign = ("audit", "sign", workspace, "--key", key, "-o")
+    assert conpet(*sign, checkpoint).code == 0
+    again = conpet(*sign, checkpoint)
+    assert (again.code, "never replaced" in again.err) == (1, True)
+    with closing(sqlite3.connect(workspace / "workspace.sqlite")) as raw, raw:
+        raw.execute("UPDATE event SET actor = 'bob' WHERE id = 3")
+    broken = conpet(*sign, tmp_path / "second.json")
+    assert broken.code == 1
+    assert "first: event 3: was changed after it was recorded" in " ".join(broken.err.split())
+    assert not (tmp_path / "second.json").exists()
+    exported = conpet("audit", "export", workspace, "-o", tmp_path / "history.jsonl")
+    assert "the history is not as recorded: event 3" in " ".join(exported.err.split())
+
+
+def test_a_key_that_is_twice_in_an_exported_history_is_an_error(workspace: Path, tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    conpet("audit", "export", workspace, "-o", file)
+    file.write_text(file.read_text().replace('"verb": "learn"', '"verb": "remove", "verb": "learn"'))
+    assert "the key 'verb' is there twice" in " ".join(conpet("audit", "verify", file).err.split())
+
+
+def test_a_version_follows_its_task_in_trace(workspace: Path) -> None:
+    assert conpet("audit", "trace", workspace, "cards", 1, "--json").json["version"] == 1
+    assert conpet("audit", "trace", workspace, "cards", 1, "--version", 2).code == 2
+
+
+def test_an_unknown_task_or_label_is_said_when_no_prediction_is_found(workspace: Path) -> None:
+    recorded(workspace, "a")
+    result = conpet("audit", "predictions", workspace, "--task", "card", "--label", "maybe")
+    assert result.out == "no recorded prediction is like that\n"
+    assert "no task 'card' now; did you mean 'cards'?" in result.err
+    assert "no label 'maybe' now" in result.err
+    assert conpet("audit", "predictions", workspace, "--decision", "decline").err == ""

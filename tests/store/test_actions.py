@@ -46,7 +46,7 @@ def test_entries_come_newest_first_and_are_found(log: ActionLog) -> None:
     [
         ("UPDATE action SET actor = 'eve' WHERE id = 2", "action 2: was changed after it was recorded"),
         ("UPDATE action SET detail = '{}' WHERE id = 4", "action 4: was changed after it was recorded"),
-        ("DELETE FROM action WHERE id = 2", "action 2: event 2 is missing"),
+        ("DELETE FROM action WHERE id = 2", "action 2: is missing"),
     ],
 )
 def test_what_was_changed_or_removed_is_named(log: ActionLog, statement: str, said: str) -> None:

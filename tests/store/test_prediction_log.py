@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -89,7 +90,7 @@ def test_hashes_cannot_be_made_without_the_key_and_differ_by_workspace(tmp_path:
     assert b"my card" not in everything_in(tmp_path)
     mention = Example.of_mention(["Ada", "sang"], Span(0, 1))
     assert logs[0].hash_of(mention) != logs[0].hash_of(Example.of_mention(["Ada", "sang"], Span(1, 2)))
-    (tmp_path / "b" / KEY).unlink()
+    (tmp_path / "b" / KEY).write_text("00" * 32)
     with pytest.raises(ConfigError, match="another workspace"):
         PredictionLog(tmp_path / "b").append(rows(logs[0], "x"))
 
@@ -272,6 +273,48 @@ def test_changed_removed_and_moved_entries_are_named(log: PredictionLog, stateme
     with closing(sqlite3.connect(log.file)) as raw, raw:
         assert raw.execute(statement).rowcount
     assert any(found in one for one in log.breaks())
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("DELETE FROM prediction WHERE id = 3", "predictions 3 to 3 are missing at the end"),
+        ("DELETE FROM prediction", "predictions 1 to 3 are missing at the end"),
+        ("UPDATE hour SET number = 99", "the counts of the hour"),
+        ("DELETE FROM hour", "the counts of the hour"),
+        ("UPDATE day SET number = 99", "the counts of days"),
+        ("INSERT INTO note VALUES (50, 1796000000, 'pruned', 9, 'root', NULL)", "say that 9 entries were pruned"),
+        ("UPDATE prediction SET time = 'x' WHERE id = 2", "is damaged"),
+        ("UPDATE prediction SET digest = 7 WHERE id = 2", "prediction 2"),
+    ],
+)
+def test_ends_counts_and_notes_are_checked(log: PredictionLog, statement: str, found: str) -> None:
+    log.append(rows(log, "a", "b", "c"))
+    assert list(log.breaks()) == []
+    log.close()
+    with closing(sqlite3.connect(log.file)) as raw, raw:
+        assert raw.execute(statement).rowcount
+    assert any(re.search(found, one) for one in log.breaks())
+
+
+def test_a_missing_key_is_named_and_none_is_made_in_its_place(log: PredictionLog) -> None:
+    log.append(rows(log, "a", "b"))
+    (log.folder / KEY).unlink()
+    again = PredictionLog(log.folder)
+    (said,) = again.breaks()
+    assert f"{KEY} is missing: restore it from a backup" in said
+    with pytest.raises(ConfigError, match="restore it from a backup"):
+        again.append(rows(log, "c"))
+    with pytest.raises(ConfigError, match="restore it from a backup"):
+        again.hash_of("a")
+    assert not (log.folder / KEY).exists()
+
+
+def test_only_the_owner_can_read_the_record_and_its_key(log: PredictionLog) -> None:
+    log.append(rows(log, "a"))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in log.folder.iterdir()}
+    assert modes.keys() >= {FILE, KEY}
+    assert set(modes.values()) == {0o600}
 
 
 def test_what_could_not_be_written_is_noted_later(log: PredictionLog) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -106,7 +107,10 @@ def _print_breaks(path: Path, breaks: Sequence[Break]) -> None:
 
 @app.command()
 def head(workspace: WorkspacePath, log_to: LogFolder = None) -> None:
-    """Print numbers and digests of the last event and action. Note them elsewhere: they stand for all up to now."""
+    """Print numbers and digests of the last event, action and recorded prediction.
+
+    Note them elsewhere: they stand for everything up to now.
+    """
     from conpet.commands.audit import head as head_of
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
@@ -119,11 +123,14 @@ def head(workspace: WorkspacePath, log_to: LogFolder = None) -> None:
 def trace(
     workspace: WorkspacePath,
     task: Annotated[str | None, typer.Argument(metavar="TASK", help="Name of the task.", show_default=False)] = None,
-    version: Annotated[
+    number: Annotated[
         int | None,
-        typer.Option(
-            "--version", metavar="N", min=1, help="Version, as an answer names it.", show_default="the active version"
+        typer.Argument(
+            metavar="VERSION", min=1, help="Version, as an answer names it.", show_default="the active version"
         ),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", min=1, help="The same as VERSION.", show_default=False)
     ] = None,
     request: Annotated[
         str | None,
@@ -151,8 +158,11 @@ def trace(
 
     if sum(given is not None for given in (task, request, text)) != 1:
         raise typer.BadParameter("give a task, or --request ID, or --text TEXT", param_hint="TASK")
+    if None not in (number, version) and number != version:
+        raise typer.BadParameter(f"{number} and --version {version} differ; give one version", param_hint="VERSION")
+    version = version if number is None else number
     if version is not None and task is None:
-        raise typer.BadParameter("--version is for a task", param_hint="--version")
+        raise typer.BadParameter("a version is for a task", param_hint="--version")
     store = Store.open(workspace)
     if task is None:
         _trace_answers(store, request, text, log_to, as_json)
@@ -246,7 +256,8 @@ def predictions(
 
     if decision is not None and decision not in get_args(Decision):
         raise ConfigError(f"--decision {decision}: give {listed(get_args(Decision))}")
-    record = PredictionLog(Store.open(workspace).path, log_to)
+    store = Store.open(workspace)
+    record = PredictionLog(store.path, log_to)
     if not record.exists:
         raise DataError("predictions are not recorded here: see `conpet audit log`")
     found = record.entries(
@@ -263,6 +274,7 @@ def predictions(
         return
     if not shown:
         line("no recorded prediction is like that")
+        _hint_at_unknown(store, task, label)
         return
     _print_entries(shown)
     if more:
@@ -338,6 +350,7 @@ def export(
 ) -> None:
     """Write the history and the other actions into a file, one a line; `conpet audit verify` checks it by itself."""
     from conpet.commands.audit import export as entries
+    from conpet.commands.audit import verify_export
     from conpet.store import Store
     from conpet.store.prediction_log import PredictionLog
 
@@ -347,6 +360,8 @@ def export(
     with written_aside(out) as stream:
         stream.writelines(f"{entry}\n" for entry in lines)
     line(f"{_entries(len(lines))} written to {out}", messages())
+    if breaks := verify_export(out):
+        line(f"warning: the history is not as recorded: {breaks[0]}; see `conpet audit verify`", messages())
 
 
 @app.command()
@@ -369,14 +384,22 @@ def sign(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the checkpoint here.", show_default="printed"),
     ] = None,
+    log_to: LogFolder = None,
 ) -> None:
-    """Write a signed checkpoint of the history. Nobody without the key can write another history that fits to it."""
+    """Write a signed checkpoint of the history. Nobody without the key can write another history that fits to it.
+
+    The workspace is verified first; nothing is signed if it differs from what was recorded.
+    """
     from conpet.commands.checkpoint import sign as signed
     from conpet.store import Store
+    from conpet.store.prediction_log import PredictionLog
 
     if out is not None:
         require_writable_file(out, key)
-    checkpoint = signed(Store.open(workspace), key)
+        if out.exists():
+            raise ConfigError(f"{out} exists; name another file, a checkpoint is never replaced")
+    store = Store.open(workspace)
+    checkpoint = signed(store, key, PredictionLog(store.path, log_to))
     if out is None:
         print_json(checkpoint)
         return
@@ -417,6 +440,16 @@ def _print_answer(entry: dict[str, Any]) -> None:
         line(f"  module run: {module['task']}, version {module['version']}{f' ({hashes})' if hashes else ''}")
     if entry["content"] is not None:
         line(f"  input: {entry['content']}")
+
+
+def _hint_at_unknown(store: Store, task: str | None, label: str | None) -> None:
+    with store.snapshot() as snapshot:
+        tasks, labels = [one.name for one in snapshot.tasks], list(snapshot.owners)
+    for what, name, known in (("task", task, tasks), ("label", label, labels)):
+        if name is not None and name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            line(f"the workspace has no {what} {name!r} now{hint}", messages())
 
 
 def _print_entries(found: Sequence[LogEntry]) -> None:

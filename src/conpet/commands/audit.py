@@ -14,26 +14,31 @@ from conpet.errors import ConfigError, DataError, UnknownNameError
 from conpet.store import ActionLog, EventSummary, Store
 from conpet.store.actions import CHAIN, breaks_of
 from conpet.store.chain import Break, breaks, to_json
-from conpet.store.prediction_log import PredictionLog
+from conpet.store.prediction_log import Anchor, PredictionLog, RecordHead, pruning_anchors
 
-_HEAD = re.compile(r"(\d+):([0-9a-f]{64})(?:\+(\d+):([0-9a-f]{64}))?", re.ASCII)
+_PART = r"(\d+):([0-9a-f]{64})"
+_HEAD = re.compile(rf"{_PART}(?:\+{_PART})?(?:~{_PART})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last event of a history and the last action, whose digests stand for everything up to them.
+    """The last event of a history, action and recorded prediction, whose digests stand for everything up to them.
 
     Attributes:
         generation: Id of the event.
         digest: Its digest, 64 hexadecimal digits.
         action: Number of the action; 0 if there is none.
         action_digest: Its digest, or "".
+        prediction: Number of the last recorded prediction; 0 if there is none.
+        prediction_digest: Its digest, or "".
     """
 
     generation: int
     digest: str
     action: int = 0
     action_digest: str = ""
+    prediction: int = 0
+    prediction_digest: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Head:
@@ -42,22 +47,29 @@ class Head:
         Raises:
             ConfigError: It is something else.
         """
-        found = _HEAD.fullmatch(text.strip())
+        found = _HEAD.fullmatch(text.strip().lower())
         if found is None:
             raise ConfigError(f"{text!r:.80} is not GENERATION:DIGEST as `conpet audit head` prints it")
-        generation, digest, action, action_digest = found.groups()
-        return cls(int(generation), digest, int(action or 0), action_digest or "")
+        generation, digest, action, action_digest, entry, entry_digest = (part or "" for part in found.groups())
+        return cls(int(generation), digest, int(action or 0), action_digest, int(entry or 0), entry_digest)
 
     def __str__(self) -> str:
         actions = f"+{self.action}:{self.action_digest}" if self.action else ""
-        return f"{self.generation}:{self.digest}{actions}"
+        predictions = f"~{self.prediction}:{self.prediction_digest}" if self.prediction else ""
+        return f"{self.generation}:{self.digest}{actions}{predictions}"
 
 
 def head(store: Store, log: PredictionLog | None = None) -> Head:
-    """Return the head of a workspace's history and of the trail of its actions; `log` as in `verify_workspace`."""
+    """Return the head of a workspace's history, actions and recorded predictions; `log` as in `verify_workspace`."""
     event = store.history(limit=1)[0]
-    last = next(iter(trail(store, log).entries(limit=1)), None)
-    return Head(event.id, event.digest) if last is None else Head(event.id, event.digest, last.id, last.digest)
+    action = next(iter(trail(store, log).entries(limit=1)), None)
+    entry = (log or PredictionLog(store.path)).head()
+    return Head(
+        event.id,
+        event.digest,
+        *((0, "") if action is None else (action.id, action.digest)),
+        *((0, "") if entry is None else (entry.last, entry.digest)),
+    )
 
 
 def trail(store: Store, log: PredictionLog | None = None) -> ActionLog:
@@ -82,7 +94,9 @@ def verify_workspace(
     events, actions = [to_json(event) for event in store.events()], _actions(trail(store, log))
     changed, _ = backbone_problem(store, backbone)
     damaged = [Break(None, str(problem)) for problem in (*store.verify(), *([changed] if changed else []))]
-    predictions = [Break(None, reason) for reason in log.breaks()]
+    predictions = [
+        Break(None, reason) for reason in _prediction_breaks(store, log, heads, [*_anchors(events, actions)])
+    ]
     return [
         *store.history_breaks(),
         *breaks_of(actions),
@@ -90,6 +104,36 @@ def verify_workspace(
         *damaged,
         *predictions,
     ]
+
+
+def _anchors(events: Sequence[dict[str, Any]], actions: Sequence[dict[str, Any]]) -> Iterator[Anchor]:
+    """Yield the entries of records of predictions that the history and the actions note."""
+    for event in events:
+        if "predictions" in event["written"]:
+            yield Anchor(RecordHead(**event["written"]["predictions"]), f"event {event['id']}")
+    yield from pruning_anchors(actions)
+
+
+def _prediction_breaks(
+    store: Store, log: PredictionLog, heads: Sequence[Head], anchors: Sequence[Anchor]
+) -> Iterator[str]:
+    """Yield where the record of the workspace, and one elsewhere, are not what was recorded."""
+    own = PredictionLog(store.path)
+    records = [own] if log.folder.resolve() == own.folder.resolve() else [own, log]
+    present = {record.identity for record in records}
+    for identity in sorted({one.head.record for one in anchors if not one.elsewhere} - present - {""}):
+        last = max((one for one in anchors if one.head.record == identity), key=lambda one: one.head.last)
+        yield (
+            f"the record of predictions whose entry {last.head.last} {last.where} noted is not here; if it was moved "
+            "to another folder, name that (--log-to)"
+        )
+    noted = [
+        Anchor(RecordHead("", one.prediction, one.prediction_digest), "the head") for one in heads if one.prediction
+    ]
+    if noted and not records[-1].exists:
+        yield f"prediction {noted[-1].head.last}: was noted, but there is no record of predictions in {log.folder}"
+    for record in records:
+        yield from record.breaks([*anchors, *(noted if record is records[-1] else ())])
 
 
 def verify_export(path: Path, heads: Sequence[Head] = ()) -> list[Break]:
@@ -192,7 +236,8 @@ def _exported(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the events and the actions of an exported history."""
     wrong = f"{path} is not a history that `conpet audit export` wrote"
     try:
-        events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        events = [json.loads(line, object_pairs_hook=_once) for line in lines if line.strip()]
     except (ValueError, RecursionError) as error:
         raise DataError(f"{wrong}: {error}") from None
     if not events:
@@ -202,3 +247,12 @@ def _exported(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             raise DataError(f"{wrong}: line {number} has no event")
     actions = [event for event in events if event.get("chain") == CHAIN]
     return [event for event in events if event.get("chain") != CHAIN], actions
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; readers differ in what they take of a key that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conpet.commands.audit import Head, head
-from conpet.errors import ConfigError, DataError
+from conpet.commands.audit import Head, head, verify_workspace
+from conpet.errors import ConfigError, CorruptionError, DataError, plural
 from conpet.store import Store
+from conpet.store.prediction_log import PredictionLog
 
 try:
     from cryptography.exceptions import InvalidSignature
@@ -45,18 +46,26 @@ def new_key(path: Path) -> Path:
     return public_path
 
 
-def sign(store: Store, key: Path) -> dict[str, Any]:
+def sign(store: Store, key: Path, log: PredictionLog | None = None) -> dict[str, Any]:
     """Return a checkpoint: the head of a workspace's history with the time and a signature, JSON-ready.
 
     Args:
         store: The workspace's store.
         key: An Ed25519 private key in PEM, without a password.
+        log: The record of predictions, if it lies outside the workspace's folder.
 
     Raises:
         ConfigError: The key cannot be read.
+        CorruptionError: The workspace is not what its history recorded: a signature would seal that.
     """
-    signed = {"head": str(head(store)), "time": datetime.now(UTC).isoformat(timespec="seconds")}
-    return {**signed, "signature": private_key(key).sign(_text(signed)).hex()}
+    private = private_key(key)
+    if found := verify_workspace(store, log=log):
+        raise CorruptionError(
+            f"nothing was signed: {store.path} differs from what was recorded in {plural(len(found), 'place')}, first: "
+            f"{found[0]}. See `conpet audit verify`"
+        )
+    signed = {"head": str(head(store, log)), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {**signed, "signature": private.sign(_text(signed)).hex()}
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:

@@ -76,6 +76,7 @@ ACTIONS = {
     "candidate-discarded": marked("Refused change deleted"),
     "generation-dropped": marked("Kept state deleted"),
     "watching-restarted": marked("Watching begun anew"),
+    "predictions-pruned": marked("Old recorded predictions deleted"),
     "answer-reported": marked("Answer reported as wrong"),
     "review-drawn": marked("Answers drawn for review"),
     "review-answered": marked("Item reviewed"),

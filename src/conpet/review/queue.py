@@ -618,7 +618,9 @@ class ReviewQueue:
                 raise ReadOnlyError(f"nothing can be reviewed: {path} {reason}")
         if not self.exists:
             mark = self._log.mark
-            self._database.make(lambda connection: connection.execute(insert(META).values(name="key", value=mark)))
+            self._database.make(
+                lambda connection: connection.execute(insert(META).values(name="key", value=mark)), private=True
+            )
         self._check()
         with self._database.write() as connection:
             yield connection

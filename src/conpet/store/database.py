@@ -58,14 +58,17 @@ class Database:
         with self.write() as connection:
             self._tables.create_all(connection)
 
-    def make(self, fill: Callable[[Connection], object] | None = None) -> None:
+    def make(self, fill: Callable[[Connection], object] | None = None, *, private: bool = False) -> None:
         """Create the file with all tables, complete or not at all; keep that of another process that was faster.
 
         Args:
             fill: Writes the first rows, before anyone can see the file.
+            private: Whether only its owner may read it.
         """
         aside = self.file.with_name(f".{self.file.name}.{secrets.token_hex(4)}")
         try:
+            if private:
+                aside.touch(mode=0o600)
             made = Database(aside, self._tables, self._version)
             made.create()
             if fill is not None:

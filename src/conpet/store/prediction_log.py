@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import sqlite3
+import sys
 import threading
 import time
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ from sqlalchemy import (
 
 from conpet.artifact import sync
 from conpet.data import Example, Kind
-from conpet.errors import ConfigError, CorruptionError, ReadOnlyError, plural
+from conpet.errors import ConfigError, ConpetError, CorruptionError, ReadOnlyError, plural, reason_of
 from conpet.store.access import missing_right
+from conpet.store.actions import ActionLog
 from conpet.store.chain import actor
 from conpet.store.database import Database, connect, translated
 from conpet.types import LogEntry, Prediction
@@ -53,6 +55,8 @@ _DAY = 86_400
 PAGE = 100
 """Default number of entries in a page."""
 _KEY_BYTES = 32
+PRUNED = "predictions-pruned"
+"""The action that says that entries were deleted by their age."""
 
 _TABLES = MetaData()
 _PREDICTION = Table(
@@ -174,6 +178,8 @@ _CHUNK = 10_000
 """Entries that are read, or deleted, at a time."""
 _VARIABLES = 500
 """Most numbers that a query names."""
+
+_LAST_PRUNED = "SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1"
 
 Row = tuple[Any, ...]
 """The values of an entry before it has an id and a digest."""
@@ -317,6 +323,48 @@ class LogNote:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class RecordHead:
+    """The last entry of a record of predictions; its digest stands for everything up to it.
+
+    Attributes:
+        record: A random number that tells the record from others; "" in a head that was noted without it.
+        last: Number of the entry.
+        digest: Its digest, 64 hexadecimal digits.
+    """
+
+    record: str
+    last: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """An entry that was noted outside the record, which must still be there, or was pruned.
+
+    Attributes:
+        head: The entry as it was noted.
+        where: What noted it, for messages: "event 12".
+        pruned: Whether it is the last entry of those that were pruned then.
+        elsewhere: Whether the record lies outside the workspace's folder.
+    """
+
+    head: RecordHead
+    where: str
+    pruned: bool = False
+    elsewhere: bool = False
+
+
+def pruning_anchors(actions: Iterable[Mapping[str, Any]]) -> Iterator[Anchor]:
+    """Yield what a trail of actions in JSON notes of records: the last entry that was pruned, and the last of all."""
+    for action in actions:
+        if action["verb"] == PRUNED:
+            said, where = action["detail"], f"action {action['id']}"
+            for number, digest, pruned in (("through", "digest", True), ("last", "last_digest", False)):
+                entry = RecordHead(said["record"], said[number], said[digest])
+                yield Anchor(entry, where, pruned=pruned, elsewhere=said["elsewhere"])
+
+
 class PredictionLog:
     """The record of a workspace's predictions; made on disk with the first entry.
 
@@ -339,6 +387,8 @@ class PredictionLog:
         self._key = b""
         self._lost = 0
         self._pruned = 0.0
+        self._announced = 0
+        self._actions = ActionLog(workspace, self._folder)
         _renew_in_forks(self)
 
     @property
@@ -433,7 +483,7 @@ class PredictionLog:
         with self._changing() as raw:
             digest, digested = _head(raw), []
             for row in rows:
-                digest = self._digest(digest, row)
+                digest = self.digest(digest, row)
                 digested.append((*row, digest))
             raw.executemany(_INSERT, digested)
             raw.executemany(_COUNT, _by_hour(rows))
@@ -490,10 +540,34 @@ class PredictionLog:
                 last, removed = entry, removed + 1
             if last is None:
                 return 0
+            self._announce(raw, limit, last[0])
             raw.execute("DELETE FROM feedback WHERE prediction <= ?", (last[0],))
             raw.execute("DELETE FROM prediction WHERE id <= ?", (last[0],))
             _note_pruned(raw, removed, last[2])
         return removed
+
+    def _announce(self, raw: sqlite3.Connection, limit: float, through: int) -> None:
+        """Record in the trail of actions that the entries before a moment are deleted, once for all parts."""
+        if through <= self._announced:
+            return
+        # Without the index: the first entries are too old, and the search ends at the first one that is not.
+        newer = raw.execute("SELECT id FROM prediction WHERE +time >= ? ORDER BY id LIMIT 1", (limit,)).fetchone()
+        (first,) = raw.execute("SELECT min(id) FROM prediction").fetchone()
+        last_pruned = "SELECT id, digest FROM prediction WHERE id < ? ORDER BY id DESC LIMIT 1"
+        number, digest = raw.execute(last_pruned, (newer[0] if newer else sys.maxsize,)).fetchone()
+        last = raw.execute("SELECT id, digest FROM prediction ORDER BY id DESC LIMIT 1").fetchone()
+        self._actions.append(
+            actor(),
+            PRUNED,
+            number=number - first + 1,
+            through=number,
+            digest=bytes(digest).hex(),
+            last=last[0],
+            last_digest=bytes(last[1]).hex(),
+            record=raw.execute("SELECT value FROM meta WHERE name = 'record'").fetchone()[0],
+            elsewhere=self._folder.resolve() != self._workspace.resolve(),
+        )
+        self._announced = number
 
     def forget(
         self, hashes: Collection[bytes] = (), *, tasks: Collection[str] = (), labels: Collection[str] = ()
@@ -626,14 +700,14 @@ class PredictionLog:
             query = query.where(columns.time >= since.timestamp())
         if before is not None:
             query = query.where(columns.id < before)
-        return [_entry(row) for row in self._select(query.limit(limit))]
+        return [_entry(row) for row in self.select(query.limit(limit))]
 
     def entries_of(self, numbers: Collection[int]) -> list[LogEntry]:
         """Return the entries with these numbers that are still recorded, in the order of their numbers."""
         columns, wanted = _PREDICTION.columns, sorted(numbers)
         query = select(columns.id, *_RECORDED).where(columns.request.is_not(None)).order_by(columns.id)
         parts = (wanted[start : start + _VARIABLES] for start in range(0, len(wanted), _VARIABLES))
-        return [_entry(row) for part in parts for row in self._select(query.where(columns.id.in_(part)))]
+        return [_entry(row) for part in parts for row in self.select(query.where(columns.id.in_(part)))]
 
     def drawable(self, after: int) -> Iterator[Drawable]:
         """Yield what drawing entries for review needs of each, oldest first, in constant memory.
@@ -651,7 +725,7 @@ class PredictionLog:
             columns.content.is_not(None).label("readable"),
         )
         query = query.where(columns.request.is_not(None)).order_by(columns.id)
-        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
+        while rows := self.select(query.where(columns.id > after).limit(_CHUNK)):
             for row in rows:
                 yield Drawable(*row)
             after = rows[-1].id
@@ -666,7 +740,7 @@ class PredictionLog:
         columns = _PREDICTION.columns
         query = select(*(columns[name] for name in Watched.__slots__))
         query = query.where(columns.generation >= generations).order_by(columns.id)
-        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
+        while rows := self.select(query.where(columns.id > after).limit(_CHUNK)):
             for row in rows:
                 yield Watched(*row)
             after = rows[-1].id
@@ -687,7 +761,7 @@ class PredictionLog:
         query = query.join_from(_FEEDBACK, _PREDICTION, given.prediction == entry.id).where(
             entry.generation >= generations, entry.id > entries_after
         )
-        while rows := self._select(query.where(given.id > after).order_by(given.id).limit(_CHUNK)):
+        while rows := self.select(query.where(given.id > after).order_by(given.id).limit(_CHUNK)):
             for number, *values in rows:
                 yield number, Judged(*values)
             after = rows[-1].id
@@ -707,7 +781,7 @@ class PredictionLog:
         groups = (columns.generation, columns.task, label, columns.decision)
         sums = [func.sum(columns[name]).label(name) for name in _SUMS]
         query = select(period.label("hour"), *groups, *sums).where(columns.hour >= start)
-        rows = self._select(query.group_by(period, *groups).order_by(period))
+        rows = self.select(query.group_by(period, *groups).order_by(period))
         return [
             HourCount(
                 _moment(row.hour * HOUR),
@@ -757,65 +831,84 @@ class PredictionLog:
                 row.confidence / row.number,
                 row.in_scope / row.number,
             )
-            for row in self._select(query.group_by(*groups).order_by(*groups))
+            for row in self.select(query.group_by(*groups).order_by(*groups))
         ]
 
     def alarms(self, limit: int = PAGE) -> list[KeptAlarm]:
         """Return the alarms that were ever kept, newest first."""
         query = text("SELECT signal, start, time FROM alarm ORDER BY time DESC, signal LIMIT :limit")
-        return [KeptAlarm(signal, start, _moment(at)) for signal, start, at in self._select(query, limit=limit)]
+        return [KeptAlarm(signal, start, _moment(at)) for signal, start, at in self.select(query, limit=limit)]
 
     def total(self) -> int:
         """Return the number of entries."""
-        rows = self._select(text("SELECT count(*) FROM prediction"))
+        rows = self.select(text("SELECT count(*) FROM prediction"))
         return int(rows[0][0]) if rows else 0
 
     def oldest(self) -> datetime | None:
         """Return the time of the oldest entry, or None without entries."""
-        rows = self._select(text("SELECT min(time) FROM prediction"))
+        rows = self.select(text("SELECT min(time) FROM prediction"))
         return _moment(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def notes(self) -> list[LogNote]:
         """Return where entries are missing, oldest first."""
-        rows = self._select(text("SELECT time, what, number, actor FROM note ORDER BY id"))
+        rows = self.select(text("SELECT time, what, number, actor FROM note ORDER BY id"))
         return [LogNote(_moment(row[0]), *row[1:]) for row in rows]
 
     def watch_after(self) -> int:
         """Return the number of the entry after which watching began anew; 0 if it never did."""
-        rows = self._select(text("SELECT value FROM meta WHERE name = 'watch_after'"))
+        rows = self.select(text("SELECT value FROM meta WHERE name = 'watch_after'"))
         return int(rows[0][0]) if rows else 0
 
-    def breaks(self) -> Iterator[str]:
-        """Yield where entries were changed, removed or moved after they were written."""
+    def head(self) -> RecordHead | None:
+        """Return the last entry, safe from a power failure from now on; None without entries."""
+        journal = self.file.with_name(f"{self.file.name}-wal")
+        with suppress(OSError):  # it is read-only, or there is none
+            sync(journal)
+        query = select(_PREDICTION.columns.id, _PREDICTION.columns.digest).order_by(_PREDICTION.columns.id.desc())
+        rows = self.select(query.limit(1))
+        return RecordHead(self.identity, rows[0][0], bytes(rows[0][1]).hex()) if rows else None
+
+    @property
+    def identity(self) -> str:
+        """The random number that tells this record from others; "" if there is none yet."""
+        rows = self.select(text("SELECT value FROM meta WHERE name = 'record'"))
+        return str(rows[0][0]) if rows else ""
+
+    def breaks(self, anchors: Iterable[Anchor] = ()) -> Iterator[str]:
+        """Yield where entries were changed, removed or moved after they were written, and where counts are wrong.
+
+        Args:
+            anchors: Entries that were noted elsewhere, also of other records, beside what the trail of actions notes.
+                Without any, entries at the end can be removed together with their number in the file, and the whole
+                file, and nobody sees it.
+        """
         if not self.exists:
             return
-        anchors = self._select(text("SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1"))
-        digest = bytes(anchors[0][0]) if anchors else b""
-        after, cleared = 0, 0
-        columns = _PREDICTION.columns
-        query = select(columns.id, *_RECORDED, columns.digest).order_by(columns.id)
-        while rows := self._select(query.where(columns.id > after).limit(_CHUNK)):
-            for row in rows:
-                number, *values, stored = row
-                forgotten = values[1] is None
-                cleared += forgotten
-                if not forgotten and self._digest(digest, values) != stored:
-                    yield f"prediction {number}: it, or what was recorded before it, was changed, removed or moved"
-                digest = stored
+        try:
+            identity = self.identity
+            pruned = pruning_anchors([action.to_json() for action in self._actions.entries(search=PRUNED)])
+            yield from _Check(self, [one for one in (*anchors, *pruned) if one.head.record in ("", identity)]).breaks()
+        except (ConpetError, OSError, ValueError, TypeError, LookupError) as error:
+            yield f"{self.file} is damaged, or was changed by something else ({reason_of(error)})"
+
+    def verified(self) -> Iterator[Sequence[Any]]:
+        """Yield all entries with every column, oldest first, in constant memory."""
+        after = -sys.maxsize
+        query = select(_PREDICTION.columns.id, *_RECORDED, _PREDICTION.columns.digest).order_by(_PREDICTION.columns.id)
+        while rows := self.select(query.where(_PREDICTION.columns.id > after).limit(_CHUNK)):
+            yield from rows
             after = rows[-1].id
-        noted = sum(note.number for note in self.notes() if note.what == "forgotten")
-        if cleared > noted:
-            yield f"{plural(cleared - noted, 'prediction')} without content: no note says that they were forgotten"
 
     # Parts
 
-    def _digest(self, before: bytes, row: Sequence[Any]) -> bytes:
+    def digest(self, before: bytes, row: Sequence[Any]) -> bytes:
         """Return the digest of an entry after another."""
         values = [value.hex() if isinstance(value, bytes) else value for value in row]
         written = json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         return hmac.digest(self._secret(), before + written, "sha256")
 
-    def _select(self, query: Executable, **values: Any) -> Sequence[Any]:
+    def select(self, query: Executable, **values: Any) -> Sequence[Any]:
+        """Return the rows of a query of the file; none if it does not exist."""
         if not self.exists:
             return ()
         with self._database.read() as connection:
@@ -844,6 +937,7 @@ class PredictionLog:
             self._make()
             raw = connect(self.file, "rw", any_thread=True)
             raw.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log: safe unless the power fails
+            raw.execute("INSERT OR IGNORE INTO meta VALUES ('record', ?)", (secrets.token_hex(8),))
             self._raw, self._pid = raw, os.getpid()
         return self._raw
 
@@ -862,7 +956,8 @@ class PredictionLog:
         self.require_writable()
         if not self.exists:
             insert = text("INSERT INTO meta VALUES ('key', :mark)")
-            self._database.make(lambda connection: connection.execute(insert, {"mark": self.mark}))
+            self._secret()
+            self._database.make(lambda connection: connection.execute(insert, {"mark": self.mark}), private=True)
 
     @property
     def mark(self) -> str:
@@ -870,22 +965,170 @@ class PredictionLog:
         return sha256(self._secret()).hexdigest()[:16]
 
     def _require_own(self) -> None:
-        version = self._select(text("PRAGMA user_version"))
+        version = self.select(text("PRAGMA user_version"))
         if version[0][0] != LOG_VERSION:
             raise CorruptionError(f"{self.file} was not written by this version of conpet; move it away")
-        if self._select(text("SELECT value FROM meta WHERE name = 'key'"))[0][0] != self.mark:
-            raise ConfigError(f"{self.file} records the predictions of another workspace; name another folder")
+        if (problem := self.key_problem()) is not None:
+            raise ConfigError(problem)
+
+    def key_problem(self) -> str | None:
+        """Return why the record cannot be used with the key that is there, or None if it can."""
+        if self.key_file is None:
+            return (
+                f"{self.file} needs its key, but {KEY} is missing: restore it from a backup, or move {FILE} away to "
+                "begin a new record"
+            )
+        if self.select(text("SELECT value FROM meta WHERE name = 'key'"))[0][0] != self.mark:
+            return (
+                f"{self.file} records the predictions of another workspace: {KEY} is not its key; name another folder"
+            )
+        return None
+
+    @property
+    def key_file(self) -> Path | None:
+        """The file with the key of the hashes, or None if it is missing, or not made yet."""
+        places = [self._folder / KEY, self._workspace / KEY]
+        return next((place for place in places if place.is_file()), None)
 
     def _secret(self) -> bytes:
         """Return the key of the hashes; made with the first one."""
         if not self._key:
-            places = [self._folder / KEY, self._workspace / KEY]
-            path = next((place for place in places if place.is_file()), None)
+            path = self.key_file
             if path is None:
+                if self.exists:
+                    self._require_own()
                 path = self._folder / KEY if missing_right(self._workspace) else self._workspace / KEY
                 _make_key(path)
             self._key = bytes.fromhex(path.read_text(encoding="ascii"))
         return self._key
+
+
+class _Check:
+    """Compares a record with its hashes, with its counts and with what was noted of it elsewhere.
+
+    Args:
+        log: The record.
+        anchors: What was noted of it.
+    """
+
+    def __init__(self, log: PredictionLog, anchors: Sequence[Anchor]) -> None:
+        self._log = log
+        self._noted = sorted((one for one in anchors if not one.pruned), key=lambda one: one.head.last)
+        self._prunings = {one.head.last: one for one in anchors if one.pruned}
+        self._pruned = max(self._prunings, default=0)
+        self._first = self._last = 0
+        self._cleared = 0
+        self._cleared_in: Counter[int] = Counter()
+        self._counted: Counter[tuple[Any, ...]] = Counter()
+        self._digests: dict[int, str] = {}
+
+    def breaks(self) -> Iterator[str]:
+        """Yield what is wrong."""
+        wrong = self._log.key_problem()
+        if wrong is not None:
+            yield f"the hashes of its entries cannot be checked: {wrong}"
+        keyed = wrong is None
+        yield from self._entry_breaks(keyed)
+        yield from self._end_breaks()
+        yield from self._anchor_breaks()
+        noted: Counter[str] = Counter()
+        for note in self._log.notes():
+            noted[note.what] += note.number
+        gone = (self._first or self._ever + 1) - 1
+        if noted["pruned"] != gone:
+            yield f"the notes of the record say that {noted['pruned']:,} entries were pruned, but {gone:,} are missing"
+        forgotten = noted["forgotten"]
+        if self._cleared > forgotten:
+            missing = plural(self._cleared - forgotten, "prediction")
+            yield f"{missing} without content: no note says that they were forgotten"
+        yield from self._count_breaks()
+
+    def _entry_breaks(self, keyed: bool) -> Iterator[str]:
+        wanted = {one.head.last for one in self._noted}
+        digest = b""
+        for row in self._log.verified():
+            number, *values, stored = row
+            if not self._first:
+                self._first = number
+                if number > self._pruned + 1:
+                    yield f"predictions up to {number - 1} are missing, and no action says that they were pruned"
+                digest = self._digest_before(number)
+            one = dict(zip(_FIELDS, values, strict=True))
+            if one["request"] is None:
+                self._cleared += 1
+                self._cleared_in[int(one["time"] // HOUR)] += 1
+            else:
+                self._counted[_group(one)] += 1
+                if keyed and self._log.digest(digest, values) != stored:
+                    yield f"prediction {number}: it, or what was recorded before it, was changed, removed or moved"
+            if not keyed and self._last and number != self._last + 1:
+                yield f"prediction {number}: what was recorded before it was removed"
+            if number in wanted:
+                self._digests[number] = bytes(stored).hex()
+            digest, self._last = bytes(stored), number
+
+    def _digest_before(self, first: int) -> bytes:
+        """Return the digest of the entry before the first one, which was pruned."""
+        if first - 1 in self._prunings:
+            return bytes.fromhex(self._prunings[first - 1].head.digest)
+        # A deletion that was interrupted stopped before the entry that the action names.
+        return _pruned_digest(self._log.select(text(_LAST_PRUNED))) if first > 1 else b""
+
+    @property
+    def _ever(self) -> int:
+        """The number of the last entry that was ever appended, from the file."""
+        rows = self._log.select(text("SELECT seq FROM sqlite_sequence WHERE name = 'prediction'"))
+        return int(rows[0][0]) if rows else 0
+
+    def _end_breaks(self) -> Iterator[str]:
+        ever = self._ever
+        present = self._last or min(self._pruned, ever)
+        if ever > present:
+            yield f"predictions {present + 1:,} to {ever:,} are missing at the end"
+        elif self._pruned > ever:
+            yield f"prediction {self._pruned}: {self._prunings[self._pruned].where} noted it, but it was never there"
+
+    def _anchor_breaks(self) -> Iterator[str]:
+        for one in self._noted:
+            if one.head.last in self._digests and self._digests[one.head.last] != one.head.digest:
+                yield (
+                    f"prediction {one.head.last}: has another digest than {one.where} noted; the record up to it was "
+                    "written anew"
+                )
+                break
+        missing = [one for one in self._noted if one.head.last > max(self._last, self._pruned)]
+        if missing:
+            yield f"prediction {missing[-1].head.last}: {missing[-1].where} noted it, but it is not in the record"
+
+    def _count_breaks(self) -> Iterator[str]:
+        """Yield where the counts by hour or day are not those of the entries.
+
+        Forgotten inputs stay counted; the first hour may be pruned in part, and hours before it are not kept.
+        """
+        columns = _HOUR.columns
+        keys = (columns.hour, columns.generation, columns.task, columns.label, columns.decision)
+        kept = {tuple(row[:-1]): row[-1] for row in self._log.select(select(*keys, columns.number))}
+        hours = {group[0] for group in kept}
+        partial = min(hours, default=0) if self._pruned else -1
+        surplus: Counter[int] = Counter()
+        wrong = set()
+        for group in kept.keys() | self._counted.keys():
+            hour, more = group[0], kept.get(group, 0) - self._counted[group]
+            if hour <= partial or (self._pruned and hour not in hours):
+                continue
+            surplus[hour] += max(more, 0)
+            if more < 0:
+                wrong.add(hour)
+        wrong |= {hour for hour, more in surplus.items() if more > self._cleared_in[hour]}
+        for hour in sorted(wrong):
+            yield f"the counts of the hour from {_moment(hour * HOUR):%Y-%m-%d %H:%M} UTC are not those of its entries"
+        by_day: Counter[tuple[Any, ...]] = Counter()
+        for (hour, _, task, _, decision), number in kept.items():
+            by_day[hour // 24, task, decision] += number
+        days = _DAILY.columns
+        found = self._log.select(select(days.day, days.task, days.decision, days.number))
+        if by_day != Counter({tuple(row[:-1]): row[-1] for row in found}):
+            yield "the counts of days are not the sums of those of hours"
 
 
 def _renew_in_forks(log: PredictionLog) -> None:
@@ -902,6 +1145,7 @@ def _renew_in_forks(log: PredictionLog) -> None:
 def _make_key(path: Path) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        aside.touch(mode=0o600)
         aside.write_text(secrets.token_hex(_KEY_BYTES), encoding="ascii")
         sync(aside)
         with suppress(FileExistsError):  # another process was faster
@@ -931,9 +1175,12 @@ def _moment(seconds: float) -> datetime:
 def _head(raw: sqlite3.Connection) -> bytes:
     """Return the digest of the last entry."""
     last = raw.execute("SELECT digest FROM prediction ORDER BY id DESC LIMIT 1").fetchone()
-    if last is None:
-        last = raw.execute("SELECT digest FROM note WHERE what = 'pruned' ORDER BY id DESC LIMIT 1").fetchone()
-    return bytes(last[0]) if last else b""
+    return bytes(last[0]) if last else _pruned_digest(raw.execute(_LAST_PRUNED).fetchall())
+
+
+def _pruned_digest(rows: Sequence[Any]) -> bytes:
+    """Return the digest of the last entry that was pruned, from the rows of `_LAST_PRUNED`; b"" without one."""
+    return bytes(rows[0][0]) if rows and isinstance(rows[0][0], bytes) else b""
 
 
 def _note_pruned(raw: sqlite3.Connection, number: int, digest: bytes) -> None:
@@ -959,12 +1206,16 @@ def _by_hour(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
     sums: dict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0, 0.0, 0.0])
     for row in rows:
         one = dict(zip(_FIELDS, row, strict=True))
-        group = (int(one["time"] // HOUR), one["generation"] or 0, one["task"], one["label"] or "", one["decision"])
-        of_group = sums[group]
+        of_group = sums[_group(one)]
         of_group[0] += 1
         of_group[1] += one["confidence"] or 0.0
         of_group[2] += one["in_scope"] or 0.0
     return [(*group, *values) for group, values in sums.items()]
+
+
+def _group(one: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what an entry is counted by."""
+    return (int(one["time"] // HOUR), one["generation"] or 0, one["task"], one["label"] or "", one["decision"])
 
 
 def _entry(row: Sequence[Any]) -> LogEntry:

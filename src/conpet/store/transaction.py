@@ -14,6 +14,7 @@ from conpet.store.chain import seal, written_by
 from conpet.store.change import Change, NewVersion
 from conpet.store.pins import pin_present, restore, unpin
 from conpet.store.plan import Placement, Plan, Target, find_version
+from conpet.store.prediction_log import RecordHead
 from conpet.store.reading import read_generation
 from conpet.store.records import MODULE, Cost, Metric, Reference
 from conpet.store.schema import (
@@ -31,7 +32,14 @@ from conpet.store.schema import (
 )
 
 
-def apply_change(connection: Connection, change: Change, plan: Plan, manifests: Sequence[Manifest], actor: str) -> int:
+def apply_change(
+    connection: Connection,
+    change: Change,
+    plan: Plan,
+    manifests: Sequence[Manifest],
+    actor: str,
+    predictions: RecordHead | None = None,
+) -> int:
     """Write all rows of a change and return the id of its event.
 
     Args:
@@ -40,6 +48,7 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
         plan: Its plan, from `make_plans` in this state.
         manifests: One for each placement of the plan; the folders must already be in place.
         actor: Who makes the change.
+        predictions: The last entry of the workspace's record of predictions, which the event notes.
     """
     now, present = datetime.now(UTC), read_generation(connection)
     event_id = _add_event(connection, change, plan, actor, now)
@@ -66,7 +75,8 @@ def apply_change(connection: Connection, change: Change, plan: Plan, manifests: 
     in_use = _bytes_before(connection, event_id) + sum(manifest.bytes for manifest in manifests)
     in_use += returned - _bytes_released(connection, event_id)
     connection.execute(update(EventRow).where(EventRow.id == event_id).values(bytes_stored=in_use))
-    seal(connection, event_id, written_by(connection, change, plan, manifests))
+    written = written_by(connection, change, plan, manifests)
+    seal(connection, event_id, written if predictions is None else {**written, "predictions": asdict(predictions)})
     return event_id
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import and_, delete, func, select
 
 from conpet.artifact import Manifest, sync, write_artifact
+from conpet.errors import ConpetError
 from conpet.evaluation.gate import CandidateRecord
 from conpet.store.candidates import drop_candidate, sweep_candidates, write_candidate
 from conpet.store.change import Change
@@ -20,6 +21,7 @@ from conpet.store.layout import Layout
 from conpet.store.leases import offer_lease, oldest_lease
 from conpet.store.pins import read_pin, unpin
 from conpet.store.plan import Plan, make_plans
+from conpet.store.prediction_log import PredictionLog
 from conpet.store.reading import read_events, read_generation
 from conpet.store.records import EventRecord
 from conpet.store.reserve import keep_reserve
@@ -67,11 +69,14 @@ class Writer:
         changes = [replace(change, detail={**change.detail, **self._detail}) for change in changes]
         with self._database.read() as connection:
             plans = make_plans(connection, changes)
+        predictions = None
+        with suppress(OSError, ConpetError):  # a damaged record stops no change; `audit verify` names it
+            predictions = PredictionLog(self._layout.root).head()
         try:
             manifests = [self._write_objects(plan) for plan in plans]
             with self._database.write() as connection:
                 arguments = zip(changes, plans, manifests, strict=True)
-                first, *_ = [apply_change(connection, *each, self._actor) for each in arguments]
+                first, *_ = [apply_change(connection, *each, self._actor, predictions) for each in arguments]
                 events = read_events(connection, after=first - 1)
                 offer_lease(self._layout, events[-1].id)
         except BaseException:
