@@ -199,6 +199,9 @@ def gate_lines(found: Mapping[str, Any]) -> list[str]:
     seconds = [step[key] for one in streams.values() for step in one["steps"] for key in ("processor_seconds",)]
     gate = sum(step["gate_processor_seconds"] for one in streams.values() for step in one["steps"])
     compared = sum(step["compared"] for one in streams.values() for step in one["steps"])
+    stopped = [step for one in streams.values() for step in one["steps"] if step["refused"]]
+    falls = " and ".join(f"{step['largest_fall']['whole']:.1f}" for step in stopped)
+    lost, to_new = (sum(step[key] for step in stopped) for key in ("lost", "lost_to_new_labels"))
     return [
         *[line for name in ("default", "strict") for line in _simulated_rows(found["simulation"][name])],
         *rows,
@@ -206,6 +209,7 @@ def gate_lines(found: Mapping[str, Any]) -> list[str]:
         "labels.",
         f"It took {percent(gate / sum(seconds))} of the processor time of learning without an evaluation, "
         f"{1000 * gate / compared:.1f} ms for each example compared.",
+        f"earlier labels fall by {falls} points together, and {to_new} of the {lost} lost answers go to the new labels.",
     ]
 
 
