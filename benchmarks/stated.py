@@ -297,7 +297,8 @@ def refusal_lines(found: Mapping[str, Any]) -> list[str]:
         f"{percent(mpnet['accuracy_of_answers'])}) are right; of all their labels, {percent(small['accuracy'])} "
         f"({percent(mpnet['accuracy'])}).",
         f"A question about a known input offers {questions['candidates']:.1f} candidates, and one of them is right in "
-        f"{percent(questions['right'])} of the cases; {percent(questions['stated_if_known'])} is stated.",
+        f"{percent(questions['right'])} of the cases; {percent(questions['stated_if_known'])} is stated for inputs of "
+        "learned labels.",
         f"At the default costs, an input costs {costs['deciding']:.2f}, and {costs['always answering']:.2f} if every "
         "input is answered.",
     ]

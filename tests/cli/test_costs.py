@@ -19,7 +19,8 @@ def test_costs_are_set_and_shown(tmp_path: Path) -> None:
     shown = conpet("costs", "show", workspace, "--json").json
     assert (shown["error"], shown["question"], shown["refusal"], shown["coverage"]) == (30, 2, 0.5, None)
     assert [kind["kind"] for kind in shown["kinds"]] == ["text"]
-    assert "coverage: 0.9 (in place of the costs" in conpet("costs", "set", workspace, "--coverage", 0.9).out
+    wanted = conpet("costs", "set", workspace, "--coverage", 0.9).out
+    assert "coverage: 0.9 (where it cannot be promised, the costs decide: error 30" in wanted
     assert ConPET.open(workspace).costs.coverage == 0.9
     assert conpet("report", workspace).code == 0
 
@@ -31,6 +32,8 @@ def test_wrong_costs_are_refused_with_what_to_give(tmp_path: Path) -> None:
         refused = conpet("costs", "set", workspace, *options)
         assert refused.code == 1
         assert "coverage" in refused.err
+    nothing = conpet("costs", "set", workspace, "--error", 0, "--question", 0, "--refusal", 0)
+    assert (nothing.code, "are all 0" in nothing.err) == (1, True)
     missing = conpet("costs", "show", tmp_path / "nowhere")
     assert missing.code == 1
     assert "nowhere" in missing.err

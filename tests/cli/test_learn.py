@@ -309,3 +309,19 @@ def test_options_that_contradict_mixed_are_refused(tmp_path: Path) -> None:
     done = conpet("learn", workspace, file, "--mixed", "--into", NAMES[0], "--no-evaluate")
     assert f"{NAMES[0]}: a new version, 1 more training example of 1 label, 1 of them new" in done.out
     assert f"{NAMES[0]}: learned 3 labels as version 2" in done.out
+
+
+def test_a_large_fall_of_a_tasks_test_accuracy_is_said(tmp_path: Path) -> None:
+    workspace, task = taught(tmp_path), STREAM[0]
+    names = dict(zip(task.labels, reversed(task.labels), strict=True))
+    folder = tmp_path / "swapped" / task.name
+    folder.mkdir(parents=True)
+    for subset in ("train", "validation", "test"):
+        examples = getattr(task, subset)
+        labels = [one.label if subset == "test" else names[one.label] for one in examples]
+        pairs = zip(examples, labels, strict=True)
+        write_rows(folder / f"{subset}.jsonl", ({"text": one.text, "label": label} for one, label in pairs))
+    result = conpet("learn", workspace, folder.parent)
+    said = " ".join(result.err.split())
+    assert f"warning: the test accuracy of task {task.name!r} fell from" in said
+    assert "held-out examples were not compared" in said

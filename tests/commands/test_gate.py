@@ -153,6 +153,8 @@ def test_corrected_labels_and_examples_that_became_training_examples_are_not_com
     report = learner.learn(corrected, evaluate=False)
     assert report.gate is not None
     assert (report.gate.left_out, report.gate.compared) == (2, 118)
+    assert "2 of 120 held-out examples were not compared" in (report.gate.remark or "")
+    assert report.gate.summary()["left_out"] == 2
 
 
 def _mislabelled() -> Task:

@@ -135,6 +135,7 @@ def test_a_stage_is_reached_only_with_those_before_it(learner: ConPET, tmp_path:
         ("stages: [", "is not YAML"),
         ("- 1", "give a mapping with the key `stages`"),
         ("stages: []", "give at least one stage"),
+        ("stages: [{name: a, name: b, title: a, conditions: [{check: audit}]}]", "the key 'name' occurs twice"),
         ("stages: [{name: a, title: a, conditions: []}]", "stage 'a' needs a condition"),
         (
             "stages: [{name: a, title: a, conditions: [{check: taskz}]}]",

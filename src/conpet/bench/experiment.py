@@ -19,6 +19,7 @@ from conpet.bench.metrics import METRICS
 from conpet.config import NonEmpty, Positive, Settings, StrictModel
 from conpet.config.base import flat, nested, parse
 from conpet.config.settings import COMPONENTS, is_budget
+from conpet.config.unique_keys import UniqueKeys
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
@@ -342,24 +343,9 @@ def _names(settings: Settings) -> dict[str, bool]:
     return {key: is_budget(settings, key) for key in flat(settings.to_json())}
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A loader that refuses duplicate keys, of which YAML silently keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping as a dictionary; merged keys (`<<`) may be overridden."""
-        own: list[Any] = []
-        for key, _ in node.value:
-            if key.value in own:
-                problem = f"the key {key.value!r} occurs twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.tag != "tag:yaml.org,2002:merge":
-                own.append(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _loaded(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # noqa: S506 - it is a safe loader
+        return yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is a safe loader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the YAML file of an experiment") from None
     except yaml.MarkedYAMLError as error:

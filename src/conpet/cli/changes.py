@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from conpet.types import ConsolidationReport, Evaluation, LearnReport
 
 Done = TypeVar("Done")
+_LARGE_FALL = 0.05
+"""Fall of a task's test accuracy from one version to the next that is worth a warning."""
 
 
 def teach(
@@ -71,12 +73,32 @@ def teach(
             for note in () if report.skipped else report.notes[len(task.notes) :]:
                 line(f"{task.name}: {note}")
             line(str(report))
+            _warn_of_falls(workspace, task.name, report)
             not_proven = report.gate.note if report.gate else not_proven
         if consolidate and workspace.consolidation_due(tried):
             tried = workspace.learned_examples
             _consolidate(workspace, evaluate, gate, wait)
     if not_proven:
         line(not_proven, messages(), "dim")
+
+
+def _warn_of_falls(workspace: ConPET, task: str, report: LearnReport) -> None:
+    """Say what the gate did not compare, and that the test accuracy of a task is much lower than it was before."""
+    if report.gate is not None and report.gate.remark is not None:
+        line(report.gate.remark, messages(), "yellow")
+    if report.skipped or report.evaluation is None:
+        return
+    from conpet.heads.labels import ACCURACY
+
+    measured = [one.value for one in workspace.store.measured(task, ACCURACY).values()][-2:]
+    if len(measured) == 2 and measured[0] - measured[1] > _LARGE_FALL:
+        before, after = (f"{100 * value:.1f}%" for value in measured)
+        line(
+            f"warning: the test accuracy of task {task!r} fell from {before} to {after}: check the labels of its new "
+            "data, or go back to the version before (`conpet rollback`)",
+            messages(),
+            "yellow",
+        )
 
 
 def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -> None:

@@ -187,7 +187,9 @@ def _print(costs: Costs) -> None:
     if costs.coverage is None:
         line(f"costs: {listed}")
     else:
-        line(f"coverage: {costs.coverage:g} (in place of the costs: {listed})")
+        promised = all(kind.note is None for kind in costs.kinds)
+        place = "in place of the costs" if promised else "where it cannot be promised, the costs decide"
+        line(f"coverage: {costs.coverage:g} ({place}: {listed})")
     line(f"expected share of inputs that belong to nothing learned: {costs.unknown_share:g}")
     for kind in costs.kinds:
         _print_kind(kind)

@@ -47,6 +47,11 @@ def set_costs(
     sections = {name: values for name, values in (("refusal", changes), ("prices", dict(prices or {}))) if values}
     with store.write(COSTS, wait_seconds) as writer:
         settings = Settings.parse(store.header().settings).changed(sections)
+        if costs and not any(getattr(settings.refusal, name) for name in _COSTS):
+            raise ConfigError(
+                "error, question and refusal are all 0, so every decision would cost the same: give at least one of "
+                "them a cost"
+            )
         detail = {name: getattr(settings, name).model_dump() for name in sections}
         writer.commit(Change(COSTS, settings=settings.to_json(), detail=detail))
     return shown_costs(store)

@@ -302,6 +302,16 @@ class GateReport:
             f"{f' (at least {needed:,} validation examples are needed, {have})' if needed else ''}"
         )
 
+    @property
+    def remark(self) -> str | None:
+        """A sentence on held-out examples of changed tasks that were not compared; None if all were."""
+        if not self.left_out:
+            return None
+        return (
+            f"gate: {self.left_out:,} of {self.available:,} held-out examples were not compared, because the new "
+            "version was trained on them or gives them another label"
+        )
+
     def judged(self, config: GateConfig) -> GateReport:
         """Return the same comparisons, judged with other margins or another confidence."""
         return replace(self, config=config, comparisons=judge(self.comparisons, config))
@@ -315,6 +325,7 @@ class GateReport:
             "broken": len(self.broken),
             "not_proven": len(self.not_proven),
             **({"fell": {str(level): number for level, number in self.fell.items()}} if self.broken else {}),
+            **({"left_out": self.left_out} if self.left_out else {}),
             **({"score": [one.total for one in self._scores]} if self._scores else {}),
         }
 
