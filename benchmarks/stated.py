@@ -222,7 +222,8 @@ def gate_lines(found: Mapping[str, Any]) -> list[str]:
         "labels.",
         f"It took {percent(gate / sum(seconds))} of the processor time of learning without an evaluation, "
         f"{1000 * gate / compared:.1f} ms for each example compared.",
-        f"earlier labels fall by {falls} points together, and {to_new} of the {lost} lost answers go to the new labels.",
+        f"earlier labels fall by {falls} points together, and {to_new} of the {lost} lost answers go to the new "
+        "labels.",
     ]
 
 
