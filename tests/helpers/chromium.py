@@ -29,7 +29,9 @@ _KNOWN_WORDS = frozenset(
         "CPU",
         "GPU",
         "kB",
-        "MB",
+        "KiB",
+        "MiB",
+        "GiB",
         "GB",
         "ms",
         "Wh",
@@ -45,6 +47,7 @@ _KNOWN_WORDS = frozenset(
         "PET",
     }
     | {"Label", "Studio", "Lines", "consolidation", "Python", "Prometheus", "Krippendorff", "Enter", "Tab"}
+    | {"Windows", "Macintosh", "MacRoman", "Unicode", "Shift-JIS", "EUC-JP"}
 )
 """Words that are the same in Japanese."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_'’.-]*")

@@ -158,7 +158,7 @@ def test_recorded_predictions_are_listed_by_page_and_filter_for_operators(tmp_pa
     with served(folder, log_predictions="text") as server:
         url = f"http://127.0.0.1:{server.port}"
         with Client(url, key=operator) as client, Client(url, key=learner) as other:
-            with pytest.raises(DataError, match="no predictions are recorded"):
+            with pytest.raises(DataError, match="no prediction was recorded so far"):
                 client.predictions()
             answers = client.predict([*texts(0), *texts(1)])
             wait_for(lambda: log.total() == len(answers))

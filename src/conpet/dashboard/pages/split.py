@@ -52,7 +52,7 @@ async def ask_to_split(
 ) -> Response:
     """Ask for the finer labels, then which example gets which."""
     names = _distinct(finer or ())
-    problem = visit.gettext("Give two different names or more.") if finer and len(names) < 2 else ""
+    problem = visit.gettext("Give two different names or more.") if any(finer or ()) and len(names) < 2 else ""
     return await _split_form(visit, label, names, {}, problem)
 
 
