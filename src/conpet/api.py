@@ -1077,7 +1077,7 @@ class ConPET:
         return audit.verify_workspace(self._store, heads, self._log, self._backbone_name)
 
     def history_head(self) -> Head:
-        """Return numbers and digests of the last event and the last action; they stand for all before them, too."""
+        """Return numbers and digests of the last event, action and recorded prediction; they stand for all before."""
         return audit.head(self._store, self._log)
 
     @property

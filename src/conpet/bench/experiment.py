@@ -19,7 +19,7 @@ from conpet.bench.metrics import METRICS
 from conpet.config import NonEmpty, Positive, Settings, StrictModel
 from conpet.config.base import flat, nested, parse
 from conpet.config.settings import COMPONENTS, is_budget
-from conpet.config.unique_keys import UniqueKeys
+from conpet.config.unique_keys import load_yaml
 from conpet.data.labelled import PerLabel
 from conpet.data.recipe import StreamRecipe
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
@@ -345,7 +345,7 @@ def _names(settings: Settings) -> dict[str, bool]:
 
 def _loaded(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is a safe loader
+        return load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the YAML file of an experiment") from None
     except yaml.MarkedYAMLError as error:

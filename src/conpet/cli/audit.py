@@ -348,7 +348,7 @@ def export(
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="JSON Lines file.", show_default=False)],
     log_to: LogFolder = None,
 ) -> None:
-    """Write the history and the other actions into a file, one a line; `conpet audit verify` checks it by itself."""
+    """Write the history and the other actions into a file, one per line. `conpet audit verify` needs only this file."""
     from conpet.commands.audit import export as entries
     from conpet.commands.audit import verify_export
     from conpet.store import Store

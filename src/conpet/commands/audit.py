@@ -91,7 +91,7 @@ def verify_workspace(
             checked.
     """
     log = log or PredictionLog(store.path)
-    events, actions = [to_json(event) for event in store.events()], _actions(trail(store, log))
+    events, actions = [to_json(event) for event in store.events()], trail(store, log).exported()
     changed, _ = backbone_problem(store, backbone)
     damaged = [Break(None, str(problem)) for problem in (*store.verify(), *([changed] if changed else []))]
     predictions = [
@@ -150,12 +150,8 @@ def export(store: Store, log: PredictionLog | None = None) -> Iterator[str]:
     """Yield the history, one JSON object per event, oldest first, then the actions; `log` as in `verify_workspace`."""
     for event in store.events():
         yield json.dumps(to_json(event), ensure_ascii=False)
-    for action in _actions(trail(store, log)):
+    for action in trail(store, log).exported():
         yield json.dumps(action, ensure_ascii=False)
-
-
-def _actions(found: ActionLog) -> list[dict[str, Any]]:
-    return [action.to_json() for action in reversed(found.entries())]
 
 
 def trace(store: Store, task: str, version: int | None = None, log: PredictionLog | None = None) -> dict[str, Any]:

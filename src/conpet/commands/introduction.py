@@ -18,7 +18,7 @@ from conpet.commands.audit import verify_workspace
 from conpet.commands.cost import cost_report
 from conpet.commands.costs import shown_costs
 from conpet.config import NonEmpty, Positive, PricesConfig, RefusalConfig, Settings, StrictModel
-from conpet.config.unique_keys import UniqueKeys
+from conpet.config.unique_keys import load_yaml
 from conpet.errors import ConfigError, did_you_mean, listed, plural, reason_of
 from conpet.evaluation.composite import shown_money
 from conpet.evaluation.cost_report import CostReport
@@ -252,7 +252,7 @@ def read_stages(path: str | os.PathLike[str] | None) -> Stages:
     """
     try:
         text = Path(path).read_text(encoding="utf-8") if path is not None else shipped_stages()
-        document = yaml.load(text, UniqueKeys)  # noqa: S506 - it is a safe loader
+        document = load_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {reason_of(error, path)}") from None
     except yaml.YAMLError as error:

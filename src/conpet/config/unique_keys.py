@@ -7,9 +7,16 @@ from typing import Any
 import yaml
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """A loader that refuses duplicate keys, of which YAML silently keeps the last."""
+def load_yaml(text: str) -> Any:
+    """Return the content of a YAML text.
 
+    Raises:
+        yaml.YAMLError: It is not YAML, or a key is there twice, of which YAML silently keeps the last.
+    """
+    return yaml.load(text, _UniqueKeys)  # noqa: S506 - it is a safe loader
+
+
+class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping as a dictionary; merged keys (`<<`) may be overridden."""
         own: list[Any] = []

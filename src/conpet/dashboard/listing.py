@@ -34,6 +34,12 @@ class Listing(Generic[Row]):
     total: int
 
 
+def newest(found: Sequence[Row]) -> tuple[Sequence[Row], Row | None]:
+    """Return a page of rows of which one more than fit were asked for, and its last row if there are older ones."""
+    rows = found[:PAGE]
+    return rows, rows[-1] if len(found) > PAGE else None
+
+
 def listed(rows: Sequence[Row], number: int, size: int = PAGE) -> Listing[Row]:
     """Return a page of a list; the last one, if it has fewer."""
     pages = max(1, -(-len(rows) // size))

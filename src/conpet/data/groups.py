@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from conpet.config.unique_keys import UniqueKeys
+from conpet.config.unique_keys import load_yaml
 from conpet.data.labelled import Grouping
 from conpet.errors import DataError
 
@@ -26,7 +26,7 @@ def read_groups(path: Path) -> Grouping:
         DataError: The file cannot be read or has other content.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), UniqueKeys)  # noqa: S506 - it is a safe loader
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(
             f"the groups of labels cannot be read from {path}: {error.strerror}; name a YAML or JSON file"

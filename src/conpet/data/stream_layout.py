@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from conpet.config import Settings
 from conpet.config.base import worded
-from conpet.config.unique_keys import UniqueKeys
+from conpet.config.unique_keys import load_yaml
 from conpet.data.files import NO_SUCH_PATH, data_suffix, is_data, is_data_folder, readable_endings, unknown_format
 from conpet.data.formats.columnar import saved_subsets
 from conpet.data.raw import SUBSET_NAMES, ReadOptions
@@ -172,7 +172,7 @@ def _contains_subset(folder: Path) -> bool:
 
 def _read_stream_file(file: Path, options: ReadOptions) -> tuple[list[TaskSource], list[Problem]]:
     try:
-        stream = _StreamFile.model_validate(yaml.load(file.read_text(encoding="utf-8-sig"), UniqueKeys) or {})  # noqa: S506 - it is a safe loader
+        stream = _StreamFile.model_validate(load_yaml(file.read_text(encoding="utf-8-sig")) or {})
     except yaml.MarkedYAMLError as error:
         row = error.problem_mark.line + 1 if error.problem_mark else None
         return [], [Problem(str(file), row, f"not valid YAML: {error.problem}", scope=Scope.PARSING)]

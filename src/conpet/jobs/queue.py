@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from conpet.artifact import sync
@@ -435,11 +435,9 @@ class JobQueue:
             return False
         if not self._checked:
             with self._database.read() as connection:
-                schema = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if schema != JOBS_VERSION:
-                raise CorruptionError(
-                    f"{self._database.file} has schema {schema}; this version of conpet reads schema {JOBS_VERSION}: "
-                    "serve the workspace with the conpet that wrote it, or delete the folder to forget its jobs"
+                self._database.require_version(
+                    connection,
+                    "serve the workspace with the conpet that wrote it, or delete the folder to forget its jobs",
                 )
             self._checked = True
         return True

@@ -22,12 +22,11 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    text,
     update,
 )
 
 from conpet.data import Example
-from conpet.errors import ConfigError, CorruptionError, ReadOnlyError, ReviewConflictError, UnknownNameError
+from conpet.errors import ConfigError, ReadOnlyError, ReviewConflictError, UnknownNameError
 from conpet.review.agreement import agreement_of
 from conpet.review.estimate import DrawnAnswer, ReviewAccuracy, accuracy_of
 from conpet.review.records import ItemKind, ItemState, ReviewerCount, ReviewItem, ReviewStatus, Verdict, VerdictKind
@@ -630,12 +629,9 @@ class ReviewQueue:
         if self._checked:
             return
         with self._database.read() as connection:
-            version = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if version != VERSION:
-                raise CorruptionError(
-                    f"{self.file} has schema {version}; this version of conpet reads schema {VERSION}: use the conpet "
-                    "that wrote it, or move the file away to start a new review"
-                )
+            self._database.require_version(
+                connection, "use the conpet that wrote it, or move the file away to start a new review"
+            )
             mark = connection.execute(select(META.c.value).where(META.c.name == "key")).scalar_one()
         if mark != self._log.mark:
             raise ConfigError(f"{self.file} is the review of another workspace; name another folder")

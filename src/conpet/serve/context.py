@@ -35,6 +35,7 @@ from conpet.store.chain import Break
 from conpet.store.prediction_log import PredictionLog
 
 REFUSALS_PER_SECOND = 1 / 60
+"""Refused keys that are recorded in the trail of actions, over all addresses."""
 FAILURES_PER_SECOND = 0.2
 """Wrong keys that an address may send, after a burst of `FAILURE_BURST`."""
 FAILURE_BURST = 10

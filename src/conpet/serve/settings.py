@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from conpet.config import StrictModel
 from conpet.config.settings import switch
-from conpet.config.unique_keys import UniqueKeys
+from conpet.config.unique_keys import load_yaml
 from conpet.errors import ConfigError, reason_of
 from conpet.serve.keys import KEYS, Role
 from conpet.watching.report import REFERENCE, WINDOW, WatchOptions
@@ -226,7 +226,7 @@ def _read(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        values = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is a safe loader
+        values = load_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {file}: {reason_of(error, file)}") from error
     except UnicodeDecodeError as error:

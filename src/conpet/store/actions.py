@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Connection, Text, cast, exists, func, insert, or_, select, text
+from sqlalchemy import JSON, Text, cast, exists, func, insert, or_, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from conpet.errors import CorruptionError, ReadOnlyError
+from conpet.errors import ReadOnlyError
 from conpet.store.access import missing_right
 from conpet.store.chain import Break, breaks, digest_of
 from conpet.store.database import Database
@@ -102,7 +102,7 @@ class ActionLog:
         if reason := missing_right(file):
             raise _unwritable(file, reason)
         with self._database.write() as connection:
-            self._check(connection)
+            self._database.require_version(connection, "use the conpet that wrote it")
             last = select(_ActionRow.id, _ActionRow.digest).order_by(_ActionRow.id.desc()).limit(1)
             number, previous = connection.execute(last).tuples().first() or (0, "")
             action = Action(number + 1, datetime.now(UTC), actor, verb, detail, "")
@@ -136,20 +136,16 @@ class ActionLog:
             texts = (row.verb, row.actor, cast(row.detail, Text), row.digest)
             query = query.where(or_(*(one.icontains(word, autoescape=True) for one in texts)))
         with self._database.read() as connection:
-            self._check(connection)
+            self._database.require_version(connection, "use the conpet that wrote it")
             return [Action(**found) for found in connection.execute(query).mappings()]
+
+    def exported(self) -> list[dict[str, Any]]:
+        """Return all entries, JSON-ready, the oldest first; errors as in `entries`."""
+        return [action.to_json() for action in reversed(self.entries())]
 
     def breaks(self) -> Iterator[Break]:
         """Yield where the trail is not what was recorded; what is missing at its end is seen by a noted head only."""
-        yield from breaks_of([action.to_json() for action in reversed(self.entries())])
-
-    def _check(self, connection: Connection) -> None:
-        schema = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if schema != _VERSION:
-            raise CorruptionError(
-                f"{self._database.file} has schema {schema}; this version of conpet reads schema {_VERSION}: use the "
-                "conpet that wrote it"
-            )
+        yield from breaks_of(self.exported())
 
 
 def breaks_of(actions: list[dict[str, Any]]) -> Iterator[Break]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, NoResultFound
 from sqlalchemy.pool import NullPool
 
@@ -81,6 +81,22 @@ class Database:
             for leftover in self.file.parent.glob(f"{aside.name}*"):
                 leftover.unlink(missing_ok=True)
         sync(self.file.parent)
+
+    def require_version(self, connection: Connection, advice: str) -> None:
+        """Check that a file has the schema of this version of conpet.
+
+        Args:
+            connection: A connection to it.
+            advice: What to do if it has another.
+
+        Raises:
+            CorruptionError: It has another.
+        """
+        schema = connection.execute(text("PRAGMA user_version")).scalar_one()
+        if schema != self._version:
+            raise CorruptionError(
+                f"{self.file} has schema {schema}; this version of conpet reads schema {self._version}: {advice}"
+            )
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

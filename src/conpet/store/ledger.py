@@ -13,16 +13,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Connection, delete, insert, select, text
+from sqlalchemy import JSON, Connection, delete, insert, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from conpet.cost import Resources
-from conpet.errors import CorruptionError
 from conpet.store.access import missing_right
 from conpet.store.database import Database
 from conpet.store.schema import UtcTime
 
 LEDGER = "ledger.sqlite"
+_OTHER_VERSION = "use the conpet that wrote it, or delete the file to start a new ledger"
 _VERSION = 1
 
 
@@ -171,7 +171,7 @@ class Ledger:
         if not self._database.file.exists():
             return []
         with self._database.read() as connection:
-            self._check(connection)
+            self._database.require_version(connection, _OTHER_VERSION)
             entries, answers = select(_EntryRow.__table__).order_by(_EntryRow.id), select(_AnswersRow.__table__)
             if since is not None:
                 entries = entries.where(_EntryRow.time >= since)
@@ -188,19 +188,11 @@ class Ledger:
             if not file.exists():
                 self._database.make()
             with self._database.write() as connection:
-                self._check(connection)
+                self._database.require_version(connection, _OTHER_VERSION)
                 work(connection)
         except OSError:  # a full or failing disk, or a damaged ledger, must not stop the operation
             return False
         return True
-
-    def _check(self, connection: Connection) -> None:
-        schema = connection.execute(text("PRAGMA user_version")).scalar_one()
-        if schema != _VERSION:
-            raise CorruptionError(
-                f"{self._database.file} has schema {schema}; this version of conpet reads schema {_VERSION}: use the "
-                "conpet that wrote it, or delete the file to start a new ledger"
-            )
 
 
 def hour_of(moment: datetime) -> datetime:

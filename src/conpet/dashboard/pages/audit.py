@@ -17,7 +17,7 @@ from conpet.api import ConPET
 from conpet.commands.audit import export as exported
 from conpet.commands.prediction_log import trace_entry
 from conpet.config.duration import moment_of
-from conpet.dashboard.listing import PAGE, SearchText
+from conpet.dashboard.listing import PAGE, SearchText, newest
 from conpet.dashboard.messages import marked
 from conpet.dashboard.names import ACTIONS, DECISIONS, KINDS, VERBS, VERDICTS, actor_name
 from conpet.dashboard.navigation import Entry, page_router
@@ -53,11 +53,11 @@ async def history(visit: Operator, text: SearchText = "", before: Before = None)
     """List the changes, the newest first."""
     store = visit.context.opened().store
     found = await asyncio.to_thread(store.history, before=before, limit=PAGE + 1, search=text)
-    rows = found[:PAGE]
+    rows, last = newest(found)
     return visit.render(
         "audit.html",
         rows=rows,
-        older=rows[-1].id if len(found) > PAGE else None,
+        older=last and last.id,
         before=before,
         text=text,
         verbs=VERBS,
@@ -71,11 +71,11 @@ async def actions(visit: Operator, text: SearchText = "", before: Before = None)
     visit.context.ready()
     entries = partial(visit.context.actions.entries, before=before, limit=PAGE + 1, search=text)
     found = await asyncio.to_thread(entries)
-    rows = found[:PAGE]
+    rows, last = newest(found)
     return visit.render(
         "actions.html",
         rows=rows,
-        older=rows[-1].id if len(found) > PAGE else None,
+        older=last and last.id,
         before=before,
         text=text,
         actions=ACTIONS,
@@ -154,12 +154,12 @@ async def predictions(
         before=before,
         limit=PAGE + 1,
     )
-    rows = found[:PAGE]
+    rows, last = newest(found)
     chosen = {"decision": decision or None, "task": task or None, "label": label or None, "since": since or None}
     return visit.render(
         "predictions.html",
         rows=rows,
-        older=rows[-1].id if len(found) > PAGE else None,
+        older=last and last.id,
         before=before,
         chosen=chosen,
         periods=PERIODS | ({since: since} if since not in PERIODS else {}),

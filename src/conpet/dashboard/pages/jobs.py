@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Query
 from starlette.responses import Response
 
-from conpet.dashboard.listing import PAGE
+from conpet.dashboard.listing import PAGE, newest
 from conpet.dashboard.messages import marked
 from conpet.dashboard.names import KINDS, STATES, about_job, state_of
 from conpet.dashboard.navigation import Entry, page_router
@@ -29,11 +29,11 @@ async def jobs(
     """List the jobs, newest first."""
     found = await asyncio.to_thread(visit.context.jobs.list, state=state, before=before, limit=PAGE + 1)
     counts = await asyncio.to_thread(visit.context.jobs.counts)
-    rows = found[:PAGE]
+    rows, last = newest(found)
     return visit.render(
         "jobs.html",
         rows=rows,
-        older=rows[-1].id if len(found) > PAGE else None,
+        older=last and last.id,
         state=state,
         before=before,
         counts=counts,
