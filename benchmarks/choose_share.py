@@ -28,8 +28,6 @@ from conpet.bench.run import read_source, stream_of_run
 from conpet.commands.tuned import TunedBackbones
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
-UNLIMITED = {"bound": 100.0, "evaluate": False, "gate": False}
-"""A consolidation is kept however bad it is."""
 
 
 def main() -> None:
@@ -68,7 +66,7 @@ def right_by_share(given: Mapping[str, Any], stream: Any, asked: Sequence[Exampl
             copy = Path(folder) / f"{share:g}"
             shutil.copytree(plain, copy)
             with ConPET.open(copy) as workspace:
-                workspace.consolidate(settings={"share": share}, tuned=tuned, **UNLIMITED)
+                workspace.consolidate(bound=100, settings={"share": share}, tuned=tuned, evaluate=False, gate=False)
                 right[f"{share:g}"] = answered(workspace, asked)
     return right
 
