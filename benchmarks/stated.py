@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from study import TITLES
 
 from conpet.evaluation.composite import shown_money
 from conpet.modules.parameter_count import llama_7b_count
@@ -67,6 +68,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/explanation/defaults.md": [
             *selector_sentences(selectors),
             last_weight_sentence(result("last-weight")),
+            *share_lines([result(f"share-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
             *speed_in_full(speed["rows"]),
         ],
         **learn_sentences(),
@@ -168,6 +170,23 @@ def last_weight_sentence(found: Mapping[str, Any]) -> str:
         f"{gains['banking77']:.1f} points more on Banking77, {gains['hwu64']:.1f} on HWU64 and {gains['clinc150']:.1f} "
         "on CLINC150 than with equal weights"
     )
+
+
+def share_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of accuracy by the share of its LoRA that a consolidation folds in."""
+    shares = ("none", "0.25", "0.5", "0.75", "1")
+    asked = [(found["backbone"], data, one) for found in results for data, one in found["data"].items()]
+    errors = [100 * one[share]["standard_error"] for _, _, one in asked for share in shares[:-1]]
+    return [
+        *(
+            row(
+                f"`{backbone}`, {TITLES[data]} ({one['examples']:,})",
+                [f"{100 * one[share]['accuracy']:.1f}" for share in shares],
+            )
+            for backbone, data, one in asked
+        ),
+        f"standard errors of {min(errors):.1f} to {max(errors):.1f} points",
+    ]
 
 
 def selector_sentences(found: Mapping[str, Any]) -> list[str]:

@@ -121,6 +121,7 @@ WORKSPACE = {
     "consolidation.epochs": marked("How often consolidation passes over the stored examples."),
     "consolidation.batch_size": marked("Examples in a step of consolidation."),
     "consolidation.learning_rate": marked("How fast consolidation changes the model."),
+    "consolidation.share": marked("How much of the trained change consolidation keeps."),
     "gate.label_margin": marked("By how many points an earlier label may get worse before the gate refuses a change."),
     "gate.task_margin": marked("By how many points an earlier task may get worse."),
     "gate.whole_margin": marked("By how many points all earlier labels together may get worse."),
