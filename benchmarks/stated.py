@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from study import TITLES
 
 from conpet.evaluation.composite import shown_money
 from conpet.modules.parameter_count import llama_7b_count
@@ -180,7 +179,7 @@ def share_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         *(
             row(
-                f"`{backbone}`, {TITLES[data]} ({one['examples']:,})",
+                f"`{backbone}`, {NAMES[data]} ({one['examples']:,})",
                 [f"{100 * one[share]['accuracy']:.1f}" for share in shares],
             )
             for backbone, data, one in asked
@@ -398,7 +397,14 @@ def _task_lines(found: Mapping[str, Any]) -> list[str]:
     return [*lines, f"A decision takes {times} ms of processor time with 10, 100 and 1,000 tasks, beside the encoding."]
 
 
-NAMES = {"clinc150": "CLINC150", "banking77": "Banking77", "hwu64": "HWU64"}
+NAMES = {
+    "clinc150": "CLINC150",
+    "banking77": "Banking77",
+    "hwu64": "HWU64",
+    "fewrel80": "FewRel",
+    "fewnerd53": "Few-NERD",
+    "semeval2010_task8": "SemEval",
+}
 """Names of data sets in pages."""
 
 
