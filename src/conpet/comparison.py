@@ -188,10 +188,10 @@ def _divided(stream: TaskStream, seed: int) -> tuple[list[_Part], list[str]]:
     number = sum(len(part.measured) for part in parts)
     if number < FEWEST:
         raise DataError(
-            f"too few validation examples to compare learners on: {number}, but at least {FEWEST} are needed. Half of "
-            "the validation examples of each label are measured; the rest goes to the learners, and test examples are "
-            "not used. Add validation examples, ten or more for each label; if a task is a single file, add rows: "
-            "its validation set is split off. Nothing was learned"
+            f"too few validation examples to compare learners on: {number} can be measured, but at least {FEWEST} are "
+            "needed. Half of the validation examples of each label are measured; the rest goes to the learners, and "
+            "test examples are not used. Add validation examples, ten or more for each label; if a task is a single "
+            "file, add rows: its validation set is split off. Nothing was learned"
         )
     return parts, notes
 

@@ -728,6 +728,7 @@ class ConsolidationReport:
         examples: Number of training examples that they were learned from.
         before: Correct answers on their validation examples, among all labels, before the consolidation.
         after: The same after it.
+        share: Share of the trained change that was folded into the backbone, above 0 and up to 1.
         replaced: The generation before the consolidation; `ConPET.restore` goes back to it.
         bytes_before: Size of the workspace's learned objects before the consolidation.
         bytes_after: The same after it, without what only the replaced generation needs.
@@ -740,6 +741,7 @@ class ConsolidationReport:
     examples: int
     before: Tally
     after: Tally
+    share: float
     replaced: int
     bytes_before: int
     bytes_after: int
@@ -760,6 +762,7 @@ class ConsolidationReport:
             "validation_examples": self.before.total,
             "accuracy_before": self.before.accuracy,
             "accuracy_after": self.after.accuracy,
+            "share": self.share,
             "replaced_generation": self.replaced,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
@@ -772,7 +775,7 @@ class ConsolidationReport:
         return (
             f"consolidated {self.examples:,} training examples in {self.seconds:.1f} s: accuracy on "
             f"{self.before.total:,} validation examples {self.after.accuracy or 0:.1%}, before "
-            f"{self.before.accuracy or 0:.1%}; generation {self.replaced} is kept"
+            f"{self.before.accuracy or 0:.1%}; share {self.share:.2g}; generation {self.replaced} is kept"
         )
 
 

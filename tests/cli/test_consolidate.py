@@ -20,9 +20,12 @@ def test_consolidate_tells_what_it_gained_and_how_to_go_back(tmp_path: Path) -> 
     done = conpet("consolidate", workspace, *ONCE)
     assert done.code == 0
     assert "consolidated 32 training examples" in done.out
+    assert "share 0.5;" in done.out
     assert "accuracy on 8 validation examples" in done.out
     back = re.search(r"to go back: conpet restore \S+ (\d+)", done.out)
     assert back
+    wrong = conpet("consolidate", workspace, "--bound", "-1")
+    assert (wrong.code, "bound=-1.0: give" in wrong.err) == (1, True)  # even if there would be nothing to do
     listed = conpet("generations", workspace, "--json").json
     assert [(row["number"], row["present"], row["consolidated"]) for row in listed] == [
         (int(back[1]), False, 0),
@@ -142,7 +145,7 @@ def test_an_interrupted_consolidation_says_how_to_resume(tmp_path: Path, monkeyp
     monkeypatch.setattr(ConPET, "consolidate", interrupted)
     stopped = conpet("consolidate", workspace)
     assert stopped.code == 130
-    assert "stopped: nothing was changed. Run the same command to resume." in stopped.err
+    assert "stopped: nothing was changed. Run the same command to go on; up to 20 s" in stopped.err
 
 
 def test_no_consolidation_is_advised_without_validation_examples_to_judge_it_by(tmp_path: Path) -> None:

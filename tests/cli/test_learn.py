@@ -54,6 +54,7 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
         (["--module", "nope"], 1, "no module kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
         (["--module", "ia3", "--set", "module.rslora=true"], 1, "unknown setting 'module.rslora'; have: kind, targets"),
         (["--set", "module.rank"], 2, "KEY=VALUE"),
+        (["--set", "module.rank="], 2, "has no value"),
         (["--rank", "4", "--set", "module.rank=5"], 2, "given twice"),
         (["--set", "module.targets=[q_proj"], 2, "not YAML"),
         (["--rank", "many"], 2, "--rank"),

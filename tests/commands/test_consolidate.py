@@ -170,6 +170,7 @@ def test_the_tuned_weights_are_between_the_original_and_the_trained_ones(
         torch.testing.assert_close(little[name], weight + 0.1 * change)
     assert tuned.cpu_seconds_saved > 0
     assert note_of(default) != note_of(tenth)
+    assert [one.store.events()[-1].detail["share"] for one in (default, tenth)] == [share, 0.1]
 
 
 def test_labels_compete_with_those_of_their_own_kind_and_templates_stay(tmp_path: Path) -> None:

@@ -37,12 +37,22 @@ def test_a_string_is_the_first_key_of_its_section() -> None:
         ({"module": {"kind": "ia3", "rank": 4}}, "unknown setting 'module.rank'"),
         ({"selector.top_k": 0}, "selector.top_k"),
         ({"training": {"epochs": 0}, "seed": "x"}, "training.epochs.*; .*seed"),
+        ({"consolidation.share": True, "module.rank": False}, "rank: must be a number.*; .*share: must be a number"),
+        ({"module.rank": "none"}, "module.rank"),
+        ({"consolidation.share": 1.5}, "consolidation.share.*1"),
         ({"module.rank": 10**6, "training.epochs": 10**6}, "module.rank.*4096.*; .*training.epochs.*10000"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Settings.parse(values)
+
+
+def test_none_is_taken_as_it_is_shown() -> None:
+    given = {"consolidation": {"share": 0.3}, "training": {"max_steps": 5}}
+    changed = Settings.parse(given).changed({"consolidation.share": "none", "training.max_steps": "none"})
+    assert (changed.consolidation.share, changed.training.max_steps) == (None, None)
+    assert Settings.parse({"backbone.warmup": "none"}).backbone.warmup == "none"
 
 
 def test_an_unknown_component_is_refused_with_those_that_exist() -> None:

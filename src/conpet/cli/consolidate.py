@@ -50,9 +50,11 @@ def consolidate(
     An interrupted command resumes when it is run again.
     If nothing has changed since the last consolidation, nothing is done without --again or --set.
     """
+    from conpet.commands.checks import check_accepted_loss, check_consolidation
     from conpet.report import text
     from conpet.store import Store
 
+    check_accepted_loss(bound)
     if not again and not settings and _just_consolidated(Store.open(workspace)):
         if as_json:
             print_json({"consolidated": False})
@@ -61,8 +63,6 @@ def consolidate(
         return
     changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
     Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
-    from conpet.commands.checks import check_consolidation
-
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)
@@ -70,7 +70,11 @@ def consolidate(
     try:
         report = run_change("consolidate", wait, no_evaluate, change)
     except KeyboardInterrupt:
-        line("stopped: nothing was changed. Run the same command to resume.", messages(), "yellow")
+        line(
+            "stopped: nothing was changed. Run the same command to go on; up to 20 s of training are repeated.",
+            messages(),
+            "yellow",
+        )
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(report.to_json())

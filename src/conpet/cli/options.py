@@ -36,6 +36,11 @@ def assignments(given: list[str], first_keys: Mapping[str, str] | None = None) -
         name = (first_keys or {}).get(name, name)
         if not equals or not name:
             raise typer.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+        if not value.strip():
+            raise typer.BadParameter(
+                f"{assignment!r} has no value; write {name}=VALUE, or {name}=none if it may have none",
+                param_hint="--set",
+            )
         if name in values:
             raise typer.BadParameter(f"{name} is given twice, or also by its own option", param_hint="--set")
         try:

@@ -56,7 +56,13 @@ def consolidate(
         after = validated(method, rebuilt.state, sources, progress)
     present, bytes_before = tx.snapshot.generation, tx.store.events()[-1].bytes_stored
     try:
-        check_bound(before, after, bound, "the consolidation", "learn more examples first")
+        check_bound(
+            before,
+            after,
+            bound,
+            "the consolidation",
+            f"fold in a share below {done.share:.2g} (setting `consolidation.share`), or learn more examples first",
+        )
         tx.method = method
         evaluation = tx.evaluate(rebuilt.state)
         tx.count_attempts()
@@ -72,6 +78,7 @@ def consolidate(
                 "examples": examples,
                 "steps": done.steps,
                 "module": done.module.documents[FOLDED]["digest"],
+                "share": done.share,
                 "bound": bound,
                 "before": [before.correct, before.total],
                 "after": [after.correct, after.total],
@@ -85,6 +92,7 @@ def consolidate(
         examples,
         before,
         after,
+        done.share,
         present,
         bytes_before,
         event.bytes_stored,
@@ -101,6 +109,7 @@ class Consolidated:
     Attributes:
         method: The method over that backbone.
         module: The module folded into it.
+        share: Share of its trained change that the module makes.
         rebuilt: The new objects of the tasks.
         train: Prefix states of the training examples by task.
         steps: Optimiser steps taken.
@@ -108,6 +117,7 @@ class Consolidated:
 
     method: Method
     module: Artifact
+    share: float
     rebuilt: Rebuilt
     train: Mapping[str, States]
     steps: int
@@ -146,14 +156,15 @@ def learned_over_tuned(
         trained, steps = (tuned or TunedBackbones()).trained(
             key, lambda: _trained(base.loaded, tx.method, state, sources, settings, context, examples)
         )
-        module = interpolated(trained, settings.consolidation.share or _default_share(state, sources))
+        share = settings.consolidation.share or _default_share(state, sources)
+        module = interpolated(trained, share)
         candidate = State().with_shared({FOLDED: module})
         method = type(tx.method)(backbone_of(base, candidate), tx.settings)
     with tx.costs.stage("prefix"):
         batch = _read_again(tx, method, state, sources)
     rebuilt = method.consolidate(candidate, batch, context)
     train = {data.task.name: data.train for data in batch}
-    return Consolidated(method, module, rebuilt, train, steps + rebuilt.steps)
+    return Consolidated(method, module, share, rebuilt, train, steps + rebuilt.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +260,9 @@ def _sources(snapshot: Snapshot) -> tuple[list[StoredExamples], tuple[str, ...]]
     unjudged = [source.task for source in sources if not source.count(Subset.VALIDATION)]
     if len(unjudged) == len(sources):
         raise DataError(
-            "a consolidation is kept only if it is no worse on stored validation examples, but no task has any; learn "
-            "a task again with validation examples. Nothing was changed"
+            "a consolidation is kept only if it is no worse on stored validation examples, but no task has any. Add "
+            "some: `conpet learn WORKSPACE FOLDER --extend`; FOLDER has a train and a validation file with new rows. "
+            "Nothing was changed"
         )
     note = f"without validation examples, so not compared: {', '.join(unjudged)}"
     return sources, (note,) if unjudged else ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from conpet.errors import ConfigError, did_you_mean
 
@@ -29,6 +30,17 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     noun: ClassVar[str] = "setting"
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take `none` as it is shown for None, and refuse true and false where a number is expected."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if value == "none" and NoneType in kinds and str not in kinds:
+            return None
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError(f"must be a number (got {value!r})")
+        return value
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Parse values from a user; dotted keys (`{"module.rank": 4}`) mean nested ones.
@@ -38,6 +50,12 @@ class StrictModel(BaseModel):
             UnknownNameError: A component of that name does not exist.
         """
         return parse(cls, nested(values))
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the classes that a type annotation is made of."""
+    parts = get_args(annotation)
+    return set().union(*map(_kinds, parts)) if parts else {annotation}
 
 
 def parse(cls: type[Parsed], values: Mapping[str, Any]) -> Parsed:
