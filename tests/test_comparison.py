@@ -131,7 +131,7 @@ def test_without_a_validation_set_one_is_split_off() -> None:
 
 
 def test_too_few_examples_are_refused() -> None:
-    with pytest.raises(DataError, match=r"on: 4, but at least 20 are needed.* Add validation examples"):
+    with pytest.raises(DataError, match=r"on: 4 can be measured, but at least 20 are needed.* Add validation examples"):
         compare_learners(toy_stream(2, 2, 8, 2, 20), ["lda"], **tiny_settings())
 
 
