@@ -11,7 +11,8 @@ import sys
 
 from markdown_page import template
 from provenance import RESULTS
-from study import HERE, TITLES, Study
+from stated import NAMES
+from study import HERE, Study
 
 PAGE = HERE.parent / "docs" / "benchmarks" / "methods.md"
 MAIN_LEARNERS = ("sequential", "joint", "emr", "emr*", "dynamic", "lda", "klda")
@@ -36,7 +37,7 @@ def rendered() -> str:
     """Return the page for the present result files."""
     extra = Study("learners", "main")
     return template("methods.md.j2").render(
-        titles=TITLES,
+        titles=NAMES,
         extra=extra,
         shown=(*MAIN_LEARNERS, *extra.experiment.learners),
         depth=Study("depth"),
@@ -52,7 +53,7 @@ def features() -> str:
     for backbone, data_sets in found.items():
         for data, row in data_sets.items():
             cells = [f"{100 * row[rule]['together']:.1f}" for rule in rules]
-            lines.append(f"| `{backbone}` | {TITLES[data]} | {row['examples']:,} | {' | '.join(cells)} |")
+            lines.append(f"| `{backbone}` | {NAMES[data]} | {row['examples']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

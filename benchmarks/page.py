@@ -14,7 +14,8 @@ from statistics import mean
 from typing import Any
 
 from markdown_page import template
-from study import HERE, TITLES, Study, some_of
+from stated import NAMES
+from study import HERE, Study, some_of
 
 from conpet.bench.plots import draw, save
 from conpet.report.text import plural
@@ -87,7 +88,7 @@ def six_sets(study: Study) -> str:
     """Return the table of the default, its rivals and the upper bound on all data sets of a study."""
     found = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))
     five_lines = found["data"] if found["backbone"] == study.experiment.backbone else {}
-    names = " | ".join(TITLES[data] for data in study.data)
+    names = " | ".join(NAMES[data] for data in study.data)
     lines = [f"| whole accuracy (%) | {names} |", f"|---|{'---|' * len(study.data)}"]
     best = [
         f"{100 * max(one['whole_accuracy'] for one in five_lines[data].values() if isinstance(one, dict)):.1f}"
@@ -123,7 +124,7 @@ def which_pays(study: Study) -> str:
         ("dynamic", "dynamic, consolidated"),
         ("joint, all layers", "dynamic, consolidated"),
     ]
-    names = " | ".join(TITLES[data] for data in study.data)
+    names = " | ".join(NAMES[data] for data in study.data)
     lines = [f"| points | {names} |", f"|---|{'---|' * len(study.data)}"]
     for other, learner in steps:
         gains = [study.over(data, learner, other) if study.has(data, learner, other) else "–" for data in study.data]
@@ -149,7 +150,7 @@ def by_arrival(study: Study) -> str:
                 measured = study.has(data, learner, variant=variant)
                 accuracies.append(study.value(data, learner, variant=variant) if measured else "–")
                 seconds.append(study.value(data, learner, "cpu_seconds", variant) if measured else "–")
-            lines.append(f"| {' | '.join([TITLES[data], variant, *accuracies, ', '.join(seconds)])} |")
+            lines.append(f"| {' | '.join([NAMES[data], variant, *accuracies, ', '.join(seconds)])} |")
     return "\n".join(lines)
 
 
@@ -164,7 +165,7 @@ def rivals(study: Study) -> str:
     """Return the table of what else a practitioner would use, beside the default."""
     five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
     data_sets = [data for data in study.data if data in five_lines]
-    names = " | ".join(f"{TITLES[data]} | s" for data in data_sets)
+    names = " | ".join(f"{NAMES[data]} | s" for data in data_sets)
     lines = [f"| whole accuracy (%), seconds | {names} |", f"|---|{'--:|--:|' * len(data_sets)}"]
     cells = []
     for data in data_sets:
@@ -199,7 +200,7 @@ def rival_cells(result: dict[str, Any] | None) -> list[str]:
 
 def rival_choice(rival: str) -> str:
     """Return the settings that were tried, with their mean accuracy on validation examples."""
-    result = next(found for data in TITLES if (found := rival_result(data, rival)))
+    result = next(found for data in NAMES if (found := rival_result(data, rival)))
     stages = []
     for tried in result["choice"]:
         varying = [key for key in tried[0]["settings"] if len({str(one["settings"][key]) for one in tried}) > 1]
@@ -207,7 +208,7 @@ def rival_choice(rival: str) -> str:
         for one in tried:
             settings = ", ".join(f"{key.replace('_', ' ')} {one['settings'][key]}" for key in varying)
             shown.append(f"{settings}: {100 * one['mean']:.1f}%")
-        data_sets = " and ".join(TITLES[data] for data in tried[0]["validation_accuracy"])
+        data_sets = " and ".join(NAMES[data] for data in tried[0]["validation_accuracy"])
         stages.append(f"{data_sets}: {', '.join(shown)}")
     return "; ".join(stages)
 
@@ -216,7 +217,7 @@ def rivals_missing(study: Study) -> list[str]:
     """Return what is not measured yet, on the data sets that have another result."""
     five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
     return [
-        f"{title.partition(',')[0]} on {TITLES[data]}"
+        f"{title.partition(',')[0]} on {NAMES[data]}"
         for rival, title in RIVALS.items()
         for data in study.data
         if data in five_lines and rival_result(data, rival) is None
@@ -234,7 +235,7 @@ class Page:
         """Return the page for the present result files."""
         studies = {name.replace("-", "_"): study for name, study in self.studies.items()}
         return template("accuracy.md.j2").render(
-            titles=TITLES,
+            titles=NAMES,
             figure=self.figure,
             commits=self.commits,
             six_sets=six_sets(self.studies["accuracy"]),
@@ -257,7 +258,7 @@ class Page:
         """Draw a figure of all or some learners and return its Markdown."""
         path = PAGE.parent / "figures" / f"{name}-{data}-{kind}.svg"
         self.figures.append((path, draw(kind, some_of(self.studies[name].joined[data], only), **options)))
-        return f"![{TITLES[data]}: {SHOWN[kind]}]({path.relative_to(PAGE.parent).as_posix()})"
+        return f"![{NAMES[data]}: {SHOWN[kind]}]({path.relative_to(PAGE.parent).as_posix()})"
 
     def commits(self) -> str:
         """Return the number of runs by commit."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from stated import NAMES
+
 from conpet.bench import paired
 from conpet.bench.experiment import Experiment
 from conpet.bench.groups import Entry, Group, grouped
@@ -19,14 +21,6 @@ from conpet.bench.statistics import Summary, compare, fit_line
 from conpet.bench.tables import build_table, markdown, shown_cell
 
 HERE = Path(__file__).parent
-TITLES = {
-    "clinc150": "CLINC150",
-    "banking77": "Banking77",
-    "hwu64": "HWU64",
-    "fewrel80": "FewRel",
-    "fewnerd53": "Few-NERD",
-    "semeval2010_task8": "SemEval",
-}
 
 
 class Study:
@@ -187,7 +181,7 @@ class Study:
         """The sizes of the streams."""
         first = {data: next(iter(group.entries[0].results.values())) for data, group in self.groups.items()}
         return [
-            {"data": TITLES[data], "tasks": len(run.tasks), "labels": run.labels, "test": run.test_examples}
+            {"data": NAMES[data], "tasks": len(run.tasks), "labels": run.labels, "test": run.test_examples}
             for data, run in first.items()
         ]
 
