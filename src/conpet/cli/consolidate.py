@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def consolidate(
     workspace: WorkspacePath,
     bound: Annotated[
-        float, typer.Option(metavar="POINTS", help="Largest accepted drop of accuracy on validation examples.")
+        float, typer.Option(metavar="POINTS", min=0, help="Largest accepted drop of accuracy on validation examples.")
     ] = 0.0,
     settings: Annotated[
         list[str] | None,
@@ -50,11 +50,9 @@ def consolidate(
     An interrupted command resumes when it is run again.
     If nothing has changed since the last consolidation, nothing is done without --again or --set.
     """
-    from conpet.commands.checks import check_accepted_loss, check_consolidation
     from conpet.report import text
     from conpet.store import Store
 
-    check_accepted_loss(bound)
     if not again and not settings and _just_consolidated(Store.open(workspace)):
         if as_json:
             print_json({"consolidated": False})
@@ -63,6 +61,8 @@ def consolidate(
         return
     changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
     Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
+    from conpet.commands.checks import check_consolidation
+
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound)

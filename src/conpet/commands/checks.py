@@ -103,7 +103,7 @@ def mergeable(snapshot: Snapshot, names: Sequence[str], bound: float) -> list[st
         raise ConfigError(f"merge: tasks without labels cannot be merged: {', '.join(unlabelled)}. Leave them out")
     if len(wanted) < 2:
         raise ConfigError("merge: name at least two different tasks")
-    check_accepted_loss(bound)
+    _check_bound(bound)
     return [task.name for task in snapshot.tasks if task.name in wanted]
 
 
@@ -139,11 +139,10 @@ def check_consolidation(snapshot: Snapshot, bound: float) -> None:
         blocker = "it has no task with labels to train on; learn one first"
     if blocker:
         raise ConfigError(f"the workspace cannot be consolidated: {blocker}. Nothing was changed")
-    check_accepted_loss(bound)
+    _check_bound(bound)
 
 
-def check_accepted_loss(bound: float) -> None:
-    """Raise `ConfigError` if a bound on the loss of accuracy, in points, is not a number of 0 or more."""
+def _check_bound(bound: float) -> None:
     if not bound >= 0:
         raise ConfigError(f"bound={bound}: give the largest loss of accuracy to accept, in points, 0 or more")
 
