@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from conpet import ConPET, Example, Task
 from conpet.commands.report import report_data
+from conpet.commands.tuned import TunedBackbones
 from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, ConfigError, DataError, UnknownNameError
 from conpet.methods import METHODS
@@ -34,6 +36,10 @@ CLOSED_FORMS = [name for name in METHODS if issubclass(METHODS[name], ClosedForm
 
 def note_of(learner: ConPET) -> FoldedNote | None:
     return FoldedNote.among(learner.store.snapshot().shared)
+
+
+def weights_of(learner: ConPET) -> dict[str, torch.Tensor]:
+    return {name: weight.float() for name, weight in learner.backbone.cut.model.state_dict().items()}
 
 
 # What it does
@@ -137,6 +143,35 @@ def test_its_settings_are_a_section_and_can_differ_for_one_time(tmp_path: Path) 
         learner.consolidate(settings={"epoch": 1})
 
 
+@pytest.mark.parametrize(
+    ("tasks", "share"),
+    [
+        ([FIRST, SECOND], 0.5),
+        (toy_stream(2, 2, 6, 2, 2, kind=Kind.TYPING), 0.5),
+        (toy_stream(2, 2, 6, 2, 2, kind=Kind.RELATION), 1.0),
+        ([FIRST, toy_stream(1, 2, 8, 2, 2, kind=Kind.RELATION)[0]], 0.75),
+    ],
+    ids=["text", "mentions", "relations", "half of each"],
+)
+def test_the_tuned_weights_are_between_the_original_and_the_trained_ones(
+    tasks: Sequence[Task], share: float, tmp_path: Path
+) -> None:
+    """By default as far as the kinds of the training examples say, or as far as `share` says."""
+    trial, tuned = Trial(tmp_path, tiny_settings()), TunedBackbones()
+    plain, default, whole, tenth = (trial.taught(tasks, name) for name in ("plain", "default", "whole", "tenth"))
+    default.consolidate(**ANY, tuned=tuned)
+    whole.consolidate(**ANY, tuned=tuned, settings={"share": 1.0})
+    tenth.consolidate(**ANY, tuned=tuned, settings={"share": 0.1})
+    before, half, after, little = (weights_of(learner) for learner in (plain, default, whole, tenth))
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    for name, weight in before.items():
+        change = after[name] - weight
+        torch.testing.assert_close(half[name], weight + share * change)
+        torch.testing.assert_close(little[name], weight + 0.1 * change)
+    assert tuned.cpu_seconds_saved > 0
+    assert note_of(default) != note_of(tenth)
+
+
 def test_labels_compete_with_those_of_their_own_kind_and_templates_stay(tmp_path: Path) -> None:
     relations = toy_stream(1, 2, 6, 2, 2, kind=Kind.RELATION)[0]
     own = replace(SECOND, template="{text}. They want:")
@@ -190,7 +225,7 @@ def test_a_limited_memory_counts_as_all_there_is(tmp_path: Path) -> None:
 def test_a_candidate_that_is_worse_is_not_kept(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 3)
     before = ask(learner, TEXTS)
-    spoiled = {"epochs": 1, "learning_rate": 3.0}
+    spoiled = {"epochs": 1, "learning_rate": 3.0, "share": 1.0}
     with frozen_state(learner), pytest.raises(AccuracyBoundError, match="Nothing was changed; raise the bound"):
         learner.consolidate(settings=spoiled)
     assert ask(learner, TEXTS) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -17,9 +18,10 @@ from conpet.commands.tuned import TunedBackbones
 from conpet.commands.validation import check_bound, validated
 from conpet.config import Settings, TaskSettings
 from conpet.context import TrainContext
+from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, DataError, Problem
 from conpet.methods.base import Method, Rebuilt, TaskData
-from conpet.modules.folded import all_layers, folded_artifact, train_to_fold
+from conpet.modules.folded import all_layers, folded_artifact, interpolated, train_to_fold
 from conpet.modules.folded_info import FOLDED, Producer, consolidation_among
 from conpet.modules.training import TrainingJob
 from conpet.replay.memory import MEMORY, StoredExamples, Subset
@@ -30,6 +32,8 @@ from conpet.store import SideObject, Snapshot, Store
 from conpet.types import ConsolidationReport
 
 VERB = "consolidate"
+SHARES = {Kind.TEXT: 0.5, Kind.TYPING: 0.5, Kind.RELATION: 1.0}
+"""Share of the LoRA that is folded in, by kind of input (`benchmarks/choose_share.py`)."""
 
 
 def consolidate(
@@ -40,8 +44,8 @@ def consolidate(
     started = monotonic()
     settings = tx.settings.changed({"consolidation": dict(changes)})
     sources, notes = _sources(tx.snapshot)
-    parts = [*(task.active.digest for task in tx.snapshot.tasks), settings.consolidation.model_dump_json(), VERB]
-    context = tx.context(scratch=tx.scratch_name(parts))
+    parts = [*(task.active.digest for task in tx.snapshot.tasks), VERB]
+    context = tx.context(scratch=tx.scratch_name([*parts, settings.consolidation.model_dump_json()]))
     examples = learned_examples(tx.snapshot)
     done = learned_over_tuned(tx, tx.state, sources, settings, context, parts, examples, tuned)
     method, rebuilt = done.method, done.rebuilt
@@ -132,16 +136,17 @@ def learned_over_tuned(
         sources: The examples of each of its tasks.
         settings: The settings of the consolidation.
         context: Costs, checkpoints, seed, progress.
-        parts: What the examples and settings are identified by.
+        parts: What the examples are identified by.
         examples: Number of training examples that the tasks were learned from, stored or not.
         tuned: As in `ConPET.consolidate`.
     """
     base = tx.original_backbone()
     with tx.costs.stage("consolidation"):
         key = repr([parts, base.fingerprint.digest, _lora_settings(settings), settings.replay, context.seed])
-        module, steps = (tuned or TunedBackbones()).trained(
+        trained, steps = (tuned or TunedBackbones()).trained(
             key, lambda: _trained(base.loaded, tx.method, state, sources, settings, context, examples)
         )
+        module = interpolated(trained, settings.consolidation.share or _default_share(state, sources))
         candidate = State().with_shared({FOLDED: module})
         method = type(tx.method)(backbone_of(base, candidate), tx.settings)
     with tx.costs.stage("prefix"):
@@ -280,6 +285,14 @@ def _trained(
     )
     tasks = [source.task for source in sources]
     return folded_artifact(trained, Producer.CONSOLIDATION, tasks, examples), trained.log.steps
+
+
+def _default_share(state: State, sources: Sequence[StoredExamples]) -> float:
+    """Return the mean of `SHARES` over the training examples of tasks with labels."""
+    counts = Counter[Kind]()
+    for task, source in zip(state.tasks, sources, strict=True):
+        counts[task.kind] += source.count(Subset.TRAIN) if task.labels else 0
+    return sum(SHARES[kind] * count for kind, count in counts.items()) / counts.total()
 
 
 def _lora_settings(settings: Settings) -> TaskSettings:

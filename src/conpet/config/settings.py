@@ -142,6 +142,9 @@ class ConsolidationConfig(StrictModel):
         epochs: Passes over the stored examples of all tasks.
         batch_size: Examples per optimiser step. None means `training.batch_size`.
         learning_rate: Peak learning rate. None means `training.learning_rate`.
+        share: Share of the LoRA that is folded in, above 0 and up to 1: the weights stay between the original and the
+            tuned ones (Wortsman et al. 2022). None means 0.5 for text and mentions and 1 for relations; with several
+            kinds of input, the mean over training examples.
     """
 
     budget: ClassVar[frozenset[str]] = frozenset({"epochs", "batch_size", "learning_rate"})
@@ -150,6 +153,7 @@ class ConsolidationConfig(StrictModel):
     epochs: Epochs = 5
     batch_size: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class GateConfig(StrictModel):

@@ -16,6 +16,7 @@ from conpet.backbone.backbone import Backbone, Loaded
 from conpet.backbone.frozen_linear import with_maps
 from conpet.modules.adapter import ADAPTER_CONFIG, ADAPTER_TENSORS, MapUpdate, digest_tensors
 from conpet.modules.folded_info import FOLDED, FoldedNote, Producer
+from conpet.modules.kinds.lora import UP
 from conpet.modules.kinds.settings import LoraConfig
 from conpet.modules.module import StoredModule
 from conpet.modules.training import TrainedModule, TrainingJob, Watch, train_module
@@ -71,6 +72,22 @@ def folded_artifact(trained: TrainedModule, producer: Producer, tasks: Sequence[
         tensors={ADAPTER_TENSORS: adapter.tensors},
         documents={ADAPTER_CONFIG: adapter.document, FOLDED: note.to_json()},
     )
+
+
+def interpolated(module: Artifact, share: float) -> Artifact:
+    """Return a module to fold that makes only a share of its change to the weights.
+
+    The weights are then between the original and the tuned ones (Wortsman et al. 2022, arXiv 2109.01903).
+
+    Args:
+        module: See `folded_artifact`; a LoRA.
+        share: Above 0 and up to 1.
+    """
+    tensors = {
+        name: value * share if name.endswith(UP) else value for name, value in module.tensors[ADAPTER_TENSORS].items()
+    }
+    note = {**module.documents[FOLDED], "digest": digest_tensors(tensors)}
+    return Artifact({ADAPTER_TENSORS: tensors}, {**module.documents, FOLDED: note})
 
 
 def folded(loaded: Loaded, stored: ObjectReader) -> Loaded:
