@@ -110,9 +110,10 @@ def six_sets(study: Study) -> str:
 
 
 def orders(study: Study) -> str:
-    """Return how many task orders have results: "1 task order", "2 to 3 task orders"."""
-    counts = sorted({study.orders(data) for data in study.data if study.has(data, "dynamic")})
-    return plural(counts[-1], "task order") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} task orders"
+    """Return how many task orders the learners have results for: "1 task order", "2 to 3 task orders"."""
+    counts = Counter((run.data, run.variant, run.learner) for run in study.results).values()
+    fewest, most = min(counts), max(counts)
+    return plural(most, "task order") if fewest == most else f"{fewest} to {most} task orders"
 
 
 def which_pays(study: Study) -> str:
