@@ -21,7 +21,7 @@ def test_the_gate_accepts_the_new_department_and_stops_the_slipped_labels(tmp_pa
     with ConPET.create(tmp_path / "workspace", backbone="minilm-l6", method="logistic") as workspace:
         for task in (banking, travel, read_task(folder / "library.csv")):
             workspace.learn(task, evaluate=False)
-        answers = workspace.predict(["may i keep the book another week", "why is my account locked"])
+        answers = workspace.predict(["please extend the loan of my book", "why is my account locked"])
         assert [answer.label for answer in answers] == ["renew_book", "account_blocked"]
         with pytest.raises(GateRefusedError) as refused:
             workspace.learn(read_task(folder / "banking-slipped.csv", name="banking"), evaluate=False)
