@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accuracy_data import EXPERIMENT
-from choose_last_weight import paired, unused
+from choose_last_weight import ASKED, paired, unused
 from provenance import RESULTS, provenance, write_result
 from torch import Tensor
 
@@ -41,8 +41,6 @@ def main() -> None:
     results: dict[str, Any] = json.loads(file.read_text("utf-8"))["data"] if file.exists() else {}
     runs = {run.data: run for run in Experiment.read(EXPERIMENT).runs("accuracy") if run.learner == "dynamic"}
     for data in chosen.data.split(","):
-        if data in results:
-            continue
         run = runs[data]
         stream = stream_of_run(run, read_source(data, ()))
         asked = unused(data, [example for task in stream for example in task.train])
@@ -50,7 +48,7 @@ def main() -> None:
         right = right_by_share(given, stream, asked)
         results[data] = {"examples": len(asked)} | {rule: paired(rows, right["1"]) for rule, rows in right.items()}
         print(data, results[data], flush=True)
-        print(write_result(name, {"asked_per_label": 30, "backbone": chosen.backbone, "data": results}, made_by))
+        print(write_result(name, {"asked_per_label": ASKED, "backbone": chosen.backbone, "data": results}, made_by))
 
 
 def right_by_share(given: Mapping[str, Any], stream: Any, asked: Sequence[Example]) -> dict[str, Tensor]:

@@ -70,11 +70,10 @@ def consolidate(
     try:
         report = run_change("consolidate", wait, no_evaluate, change)
     except KeyboardInterrupt:
-        line(
-            "stopped: nothing was changed. Run the same command to go on; up to 20 s of training are repeated.",
-            messages(),
-            "yellow",
-        )
+        from conpet.modules.optimisation import CHECKPOINT_SECONDS
+
+        lost = f"up to {CHECKPOINT_SECONDS:.0f} s of training are repeated"
+        line(f"stopped: nothing was changed. Run the same command to go on; {lost}.", messages(), "yellow")
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(report.to_json())

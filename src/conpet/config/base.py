@@ -34,6 +34,8 @@ class StrictModel(BaseModel):
     @classmethod
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
         """Take `none` as it is shown for None, and refuse true and false where a number is expected."""
+        if not isinstance(value, (bool, str)):
+            return value
         kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
         if value == "none" and NoneType in kinds and str not in kinds:
             return None
