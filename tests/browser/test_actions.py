@@ -101,6 +101,7 @@ def test_reviewed_answers_become_a_version(site: Site, tab_of: Opened) -> None:
     page.get_by_role("link", name="Start reviewing").click()
     checked = False
     while page.locator("blockquote").count():
+        page.wait_for_load_state()  # keys are read from then on
         if not checked:
             checked = True
             assert tab.check() == []
@@ -160,9 +161,11 @@ def test_the_keyboard_is_enough(site: Site, tab_of: Opened) -> None:
     tab = tab_of(key=None)
     page, keys = tab.page, tab.page.keyboard
     tab.open("/ui/sign-in")
-    keys.type(site.key)  # the field has the focus
+    expect(page.get_by_label("API key")).to_be_focused()  # without a click
+    keys.type(site.key)
     keys.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Overview")
+    page.wait_for_load_state()
     keys.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#content"
     keys.press("Enter")

@@ -13,13 +13,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHOSEN = "CONPET_CHROMIUM"
 """Environment variable that names the browser to use."""
 WIDTHS = (1280, 768, 360)
 HEIGHT = 800
+MILLISECONDS = 60_000
+"""How long a busy machine may take for a page or a change of it."""
 LOCALES = {"en": "en-GB", "ja": "ja-JP"}
 SERIOUS = ("serious", "critical")
 _AXE = files("axe_playwright_python") / "axe.min.js"
@@ -159,7 +170,8 @@ class Tab:
         self.page.on("pageerror", lambda error: self.complaints.append(f"script error: {error}"))
         self.page.on("request", self._sent)
         self.page.on("response", lambda answer: self.requested.add(answer.url.removeprefix(self.origin)))
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(MILLISECONDS)
+        expect.set_options(timeout=MILLISECONDS)
 
     def open(self, path: str) -> int:
         """Open an address, and return the status."""
