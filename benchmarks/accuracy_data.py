@@ -1,7 +1,8 @@
-"""The text examples of benchmarks/accuracy.yaml, in one piece per subset: the data of everything that is retrained."""
+"""The examples of benchmarks/accuracy.yaml, in one piece per subset: the data of everything that is retrained."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +22,14 @@ class Everything(NamedTuple):
     test: list[Example]
 
 
-def everything() -> tuple[str, dict[str, Everything]]:
-    """Return the backbone's name, and the examples of each text data set."""
+def everything(kinds: Container[Kind] = (Kind.TEXT,)) -> tuple[str, dict[str, Everything]]:
+    """Return the backbone's name, and the examples of each data set of these kinds."""
     experiment = Experiment.read(EXPERIMENT)
     runs = {run.data: run for run in experiment.runs("accuracy") if run.order == 0}
     found: dict[str, Everything] = {}
     for data, run in runs.items():
         tasks = stream_of_run(run, read_source(data, ()))
-        if tasks[0].train[0].kind is Kind.TEXT:
+        if tasks[0].train[0].kind in kinds:
             train, validation, test = (
                 [one for task in tasks for one in getattr(task, subset)] for subset in ("train", "validation", "test")
             )

@@ -1,7 +1,7 @@
 """At which depths should frozen features be read? Six data sets, validation examples, several backbones.
 
-All labels at once, no tasks and no modules: LDA, logistic regression, and both with ridge regression on the random
-projection, with the weights the calibrated fusion starts from. The shipped rule is `default_feature_layers`.
+All labels at once, no tasks and no modules: LDA, logistic regression, and both with the weights the calibrated fusion
+starts from. The shipped rule is `default_feature_layers`.
 
     python benchmarks/choose_features.py [--backbones minilm-l6,mpnet-base] [--data hwu64,...]
 """
@@ -26,7 +26,7 @@ from conpet.backbone.sample_texts import SAMPLE_TEXTS
 from conpet.backbone.states import pad_ids, spans_of
 from conpet.data import Example, Style
 from conpet.data.benchmarks import read_data
-from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
+from conpet.features.classifiers import LinearDiscriminant
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.logistic import LogisticRegression, LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
@@ -126,13 +126,12 @@ def accuracies(
     train: Tensor, names: list[str], labels: list[str], asked: Tensor, truth: Tensor, block: int
 ) -> dict[str, float]:
     """Fit the classifiers on training features and return their accuracies."""
-    views = FeatureMap(train.shape[1], 2048, 0, views=(View.RAW, View.PROJECTED))
+    views = FeatureMap(train.shape[1], 2048, 0, views=(View.RAW,))
     state = ClosedFormState(Gram.zero(views).plus(train), (ClassSums.of(views, train, names),))
     start = LogisticWeights.zero(train.shape[1], labels)
     logistic = LogisticRegression().fit(train, indices_of(names, labels), start, block=block)
     scores = {
         "lda": LinearDiscriminant().fit(state).scores(asked),
-        "ridge": ProjectedRidge().fit(state).scores(asked),
         "logistic": torch.log_softmax(logistic.logits(asked), dim=1),
     }
     weights = CalibratedFusion()

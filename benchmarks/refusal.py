@@ -36,7 +36,7 @@ from conpet.cost import CostLedger
 from conpet.data import Kind
 from conpet.data.benchmarks import read_data
 from conpet.features.cholesky import Factor
-from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
+from conpet.features.classifiers import LinearDiscriminant
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.fitted import fitted_classifier
 from conpet.features.grouped_logsumexp import segment_logsumexp
@@ -91,8 +91,8 @@ class Classifier(NamedTuple):
     def evidence(self, features: Tensor) -> Evidence:
         """Return the evidence of the classifiers, without modules."""
         statistics = self.method.statistics(self.state)
-        lda, ridge, logistic = (fitted_classifier(statistics, name).scores(features) for name in CLASSIFIERS_FUSED)
-        return evidence_of(lda, ridge, logistic, self.state.owner, len(self.state.tasks))
+        lda, logistic = (fitted_classifier(statistics, name).scores(features) for name in CLASSIFIERS_FUSED)
+        return evidence_of(lda, logistic, self.state.owner, len(self.state.tasks))
 
     def with_fusion(self, part: Part) -> Classifier:
         """Return the workspace with a fusion fitted on a part."""
@@ -172,10 +172,10 @@ def learned(tasks: Mapping[str, Part], block: int) -> Classifier:
     return Classifier(method, State().apply(*updates))
 
 
-def evidence_of(lda: Tensor, ridge: Tensor, logistic: Tensor, owner: Tensor, tasks: int) -> Evidence:
+def evidence_of(lda: Tensor, logistic: Tensor, owner: Tensor, tasks: int) -> Evidence:
     """Return the evidence of classifiers, with tasks as likely as their labels are together, and without modules."""
     by_task = torch.log_softmax(segment_logsumexp(lda, owner, tasks), dim=1)
-    return Evidence(lda, ridge, logistic, by_task, torch.full_like(lda, -torch.inf), owner)
+    return Evidence(lda, logistic, by_task, torch.full_like(lda, -torch.inf), owner)
 
 
 def groups_of(data: str) -> dict[str, list[str]]:
@@ -512,8 +512,8 @@ def _grown(tasks: int) -> dict[str, Any]:
 def _mass(statistics: ClosedFormState, test: Tensor, tasks: int) -> dict[str, Any]:
     """Return how much probability true labels get beyond the tasks that are combined in full."""
     owner = torch.arange(tasks).repeat_interleave(2)
-    lda, ridge = LinearDiscriminant().fit(statistics).scores(test), ProjectedRidge().fit(statistics).scores(test)
-    evidence = evidence_of(lda, ridge, lda, owner, tasks)
+    lda = LinearDiscriminant().fit(statistics).scores(test)
+    evidence = evidence_of(lda, lda, owner, tasks)
     return _beyond(evidence, CalibratedFusion().log_probabilities(evidence), torch.arange(len(test)))
 
 

@@ -190,15 +190,15 @@ def share_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def selector_sentences(found: Mapping[str, Any]) -> list[str]:
     """Return the sentences on how often each selector ranks the true task first."""
-    names = {"closed-form": "closed-form", "prototypes": "prototypes", "learned": "learned, 100 steps a task"}
+    names = {"linear": "linear", "prototypes": "prototypes", "learned": "learned, 100 steps a task"}
     shown = {name: found["selectors"][key] for name, key in names.items()}
     first = {
         name: f"{percent(one['selector_accuracy_mean'])} ± {100 * one['interval_95']:.1f}"
         for name, one in shown.items()
     }
     return [
-        f"On the demo's stream it ranks the true task first for {first['closed-form']} of "
-        f"{shown['closed-form']['examples']} validation examples, compared with {first['prototypes']} for `prototypes` "
+        f"On the demo's stream it ranks the true task first for {first['linear']} of "
+        f"{shown['linear']['examples']} validation examples, compared with {first['prototypes']} for `prototypes` "
         f"and {first['learned']} for `learned` (the paper's selector, 100 steps per task); one order each, 95% "
         "intervals over examples."
     ]

@@ -49,7 +49,7 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
         (["--rank", "0"], 1, "setting 'module.rank'"),
         (["--method", "nope"], 1, "no method 'nope'; have: a-gem, crl, der"),
         (["--method", "lad"], 1, "no method 'lad' (did you mean 'lda'?); have: a-gem"),
-        (["--selector", "closed_form"], 1, "(did you mean 'closed-form'?)"),
+        (["--selector", "lienar"], 1, "(did you mean 'linear'?)"),
         (["--backbone", "nope"], 1, "no backbone 'nope'"),
         (["--module", "nope"], 1, "no module kind 'nope'; have: houlsby, ia3, lora, pfeiffer, prefix"),
         (["--module", "ia3", "--set", "module.rslora=true"], 1, "unknown setting 'module.rslora'; have: kind, targets"),

@@ -47,7 +47,7 @@ def test_a_learn_with_evaluation_factors_each_statistic_once(
     counted.clear()
     report = workspace.learn(SECOND)
     assert report.evaluation is not None
-    factored = ("lda", "ridge", "projected-ridge")
+    factored = ("lda", "ridge")
     assert set(factored) <= set(report.evaluation.references)
     scope = ("within-class covariance", "the same without held-out training examples, as there are few others")
     assert counted["factorisations"] == len(factored) + len(scope)

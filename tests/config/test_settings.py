@@ -32,7 +32,7 @@ def test_a_string_is_the_first_key_of_its_section() -> None:
         ({"epochs": 2}, "settings have sections, use training.epochs"),
         ({"module.rnak": 4}, r"unknown setting 'module.rnak' \(did you mean 'module.rank'\?\); have: "),
         ({"nonsense": 1}, "unknown setting 'nonsense'; have: backbone, consolidation, features"),
-        ({"selector.steps": 9}, "unknown setting 'selector.steps'"),  # the closed-form selector is not trained
+        ({"selector.steps": 9}, "unknown setting 'selector.steps'"),  # the linear selector has no model of its own
         ({"module": "ia3", "module.rank": 4}, "given twice"),
         ({"module": {"kind": "ia3", "rank": 4}}, "unknown setting 'module.rank'"),
         ({"selector.top_k": 0}, "selector.top_k"),
@@ -56,7 +56,7 @@ def test_none_is_taken_as_it_is_shown() -> None:
 
 
 def test_an_unknown_component_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(UnknownNameError, match=r"no selector 'guess'; have: .*closed-form"):
+    with pytest.raises(UnknownNameError, match=r"no selector 'guess'; have: .*linear"):
         Settings.parse({"selector": "guess"})
 
 

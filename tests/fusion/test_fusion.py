@@ -27,7 +27,7 @@ from tests.helpers.workspaces import stream, workspace
 
 
 def rows_of(evidence: Evidence, rows: slice | Tensor) -> Evidence:
-    per_row = [evidence.lda, evidence.ridge, evidence.logistic, evidence.tasks, evidence.modules]
+    per_row = [evidence.lda, evidence.logistic, evidence.tasks, evidence.modules]
     return Evidence(*(one[rows] for one in per_row), owner=evidence.owner)
 
 
@@ -48,7 +48,6 @@ def informative(rows: int, seed: int, modules: float = 4.0) -> tuple[Evidence, T
 
     return Evidence(
         torch.log_softmax(noisy(right, 1.0), dim=1),
-        noisy(right, 1.0) / 10,
         torch.log_softmax(noisy(right, 1.0), dim=1),
         torch.log_softmax(noisy(tasks, 3.0), dim=1),
         noisy(right, modules),
@@ -100,22 +99,21 @@ def test_modules_do_not_compete_by_the_scale_of_their_logits() -> None:
 
 def as_written(evidence: Evidence, row: int, fusion: CalibratedFusion) -> list[float]:
     """Return one row's log-probabilities by the formulas of `CalibratedFusion`, task by task, in float64."""
-    a, b, c, d, e = fusion.lda, fusion.ridge, fusion.selector, fusion.module, fusion.logistic
+    a, b, c, d = fusion.lda, fusion.logistic, fusion.selector, fusion.module
     tasks = {}
     possible = set(evidence.owner[~evidence.impossible[row]].tolist())
     run = set(evidence.owner[evidence.ran[row]].tolist())
     others = sorted(possible - run, key=lambda task: -float(evidence.tasks[row, task]))
     for task in run | set(others[: calibrated.CANDIDATES]):
         labels = (evidence.owner == task).nonzero().squeeze(1)
-        closed = a * evidence.lda[row, labels].double() + b * evidence.ridge[row, labels].double()
-        closed += e * evidence.logistic[row, labels].double()
+        frozen = a * evidence.lda[row, labels].double() + b * evidence.logistic[row, labels].double()
         module = evidence.modules[row, labels].double().log_softmax(dim=0)
-        within = closed.log_softmax(dim=0)
+        within = frozen.log_softmax(dim=0)
         second = torch.where(evidence.ran[row, labels], module, within)
-        tasks[task] = (labels, closed.logsumexp(dim=0) + c * evidence.tasks[row, task], within + d * second)
+        tasks[task] = (labels, frozen.logsumexp(dim=0) + c * evidence.tasks[row, task], within + d * second)
     whole = torch.stack([score for _, score, _ in tasks.values()]).logsumexp(dim=0)
-    closed = a * evidence.lda[row].double() + b * evidence.ridge[row].double() + e * evidence.logistic[row].double()
-    scores = closed.log_softmax(dim=0)  # the share of the labels of other tasks
+    frozen = a * evidence.lda[row].double() + b * evidence.logistic[row].double()
+    scores = frozen.log_softmax(dim=0)  # the share of the labels of other tasks
     kept = torch.cat([labels for labels, _, _ in tasks.values()])
     share = scores[kept].logsumexp(dim=0) if len(tasks) < len(possible) else torch.zeros(())
     for labels, score, within in tasks.values():
@@ -142,7 +140,6 @@ def many_labels(sizes: list[int], *, partly: bool) -> Evidence:
         ran &= torch.rand(ran.shape, generator=generator) < 0.6
     return Evidence(
         torch.log_softmax(drawn(len(owner), 100.0), dim=1).masked_fill(other[owner], -torch.inf),
-        drawn(len(owner), 0.2).masked_fill(other[owner], -torch.inf),
         torch.log_softmax(drawn(len(owner), 3.0).masked_fill(other[owner], -torch.inf), dim=1),
         torch.log_softmax(drawn(len(sizes), 3.0).masked_fill(other, -torch.inf), dim=1),
         drawn(len(owner), 5.0).masked_fill(~ran, -torch.inf),
@@ -183,7 +180,7 @@ def without_doubt(rows: int, seed: int) -> tuple[Evidence, Tensor]:
     """Return evidence in which all experts are right and sure, and the true labels."""
     evidence, targets = informative(rows, seed)
     right = torch.nn.functional.one_hot(targets, 6).float()
-    sure = {"lda": evidence.lda + 40 * right, "ridge": evidence.ridge + 5 * right, "logistic": 40 * right - 40}
+    sure = {"lda": evidence.lda + 40 * right, "logistic": 40 * right - 40}
     return replace(evidence, **sure), targets
 
 
@@ -286,7 +283,7 @@ def test_one_example_moves_the_weights_less_than_many() -> None:
 def test_fitting_looks_at_the_tasks_that_matter_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     few, targets = informative(60, seed=3)
     rows, many = len(targets), 50
-    others = {"lda": -30.0, "ridge": -1.0, "logistic": -30.0, "modules": -torch.inf}
+    others = {"lda": -30.0, "logistic": -30.0, "modules": -torch.inf}
     wide = {name: torch.full((rows, 6 + many), value) for name, value in others.items()}
     places = torch.tensor([3, 20, 41, 42, 50, 55])  # a module's labels may stand apart
     for name, scores in wide.items():

@@ -17,7 +17,7 @@ from conpet.methods import METHODS
 from conpet.methods.dynamic import DynamicMethod
 from conpet.modules.kinds import MODULE_KINDS
 from conpet.selectors import SELECTORS
-from conpet.selectors.closed_form import ClosedFormSelector
+from conpet.selectors.linear import LinearSelector
 from conpet.testing import (
     METHOD_CHECKS,
     ContractError,
@@ -97,13 +97,13 @@ def test_a_method_that_adds_up_to_more_than_one_is_found(tmp_path: Path, monkeyp
 
 
 def test_a_method_that_depends_on_the_batch_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ClosedFormSelector.log_probabilities
+    whole = LinearSelector.log_probabilities
 
-    def centred(self: ClosedFormSelector, states: Any) -> torch.Tensor:
+    def centred(self: LinearSelector, states: Any) -> torch.Tensor:
         scores = whole(self, states)
         return scores - scores.mean(dim=0)
 
-    monkeypatch.setattr(ClosedFormSelector, "log_probabilities", centred)
+    monkeypatch.setattr(LinearSelector, "log_probabilities", centred)
     with pytest.raises(ContractError, match=r"the scores of input .* differ by"):
         METHOD_CHECKS["batches_do_not_matter"](Trial(tmp_path, tiny_settings()))
 

@@ -59,7 +59,7 @@ def test_modules_know_their_own_labels(seed: int) -> None:
 def test_selectors_find_the_task(selector: str) -> None:
     evaluation = reports(0, selector=selector)[-1].evaluation
     assert evaluation is not None
-    assert (evaluation.selector_accuracy or 0) > {"closed-form": 0.85, "prototypes": 0.6, "learned": 0.6}[selector]
+    assert (evaluation.selector_accuracy or 0) > {"linear": 0.85, "prototypes": 0.6, "learned": 0.6}[selector]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

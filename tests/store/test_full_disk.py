@@ -34,7 +34,9 @@ def test_room_is_kept_and_given_to_changes_that_free_storage(tmp_path: Path) -> 
 
 
 def test_the_room_grows_with_what_a_removal_writes_again(tmp_path: Path) -> None:
-    small, large = workspace(tmp_path, 1), workspace(tmp_path, 1, "large", **{"features.projection": 1024})
+    small, large = (
+        workspace(tmp_path, 1, str(width), method="ranpac", **{"features.projection": width}) for width in (16, 1024)
+    )
     written = [sum(reader.bytes for reader in one.store.snapshot().shared.values()) for one in (small, large)]
     assert written[1] > 2 * written[0]
     assert reserved(large.store) - reserved(small.store) >= 0.9 * (written[1] - written[0])

@@ -84,7 +84,7 @@ def test_another_schema_names_the_conpet_that_wrote_it(tmp_path: Path) -> None:
         raw.execute("PRAGMA user_version=99")
         raw.execute("UPDATE header SET conpet_version = '7.1'")
         raw.commit()
-    with pytest.raises(CorruptionError, match=r"schema 99, written by conpet 7\.1; conpet .* reads schema 5"):
+    with pytest.raises(CorruptionError, match=r"schema 99, written by conpet 7\.1; conpet .* reads schema 6"):
         Store.open(path)
 
 

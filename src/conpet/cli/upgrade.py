@@ -22,9 +22,7 @@ def upgrade(
     ] = "paper",
     selector: Annotated[
         str | None,
-        typer.Option(
-            help="How the task of an input is found: closed-form or prototypes.", show_default="the workspace's"
-        ),
+        typer.Option(help="How the task of an input is found: linear or prototypes.", show_default="the workspace's"),
     ] = None,
     yes: Yes = False,
     no_evaluate: NoEvaluate = False,

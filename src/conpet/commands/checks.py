@@ -73,7 +73,7 @@ def upgraded_settings(snapshot: Snapshot, method: str, fusion: str, selector: st
     if SELECTORS[chosen].needs_replay:
         raise ConfigError(
             f"selector {chosen!r} must be trained with every task, but was not trained in this workspace: upgrade with "
-            "a selector that needs no training (`--selector closed-form`)"
+            "a selector that needs no training (`--selector linear`)"
         )
     if not snapshot.tasks:
         raise ConfigError(

@@ -71,7 +71,7 @@ class SelectorConfig(ComponentConfig):
         top_k: Number of pre-selected tasks per input, whose modules are run.
     """
 
-    name: str = "closed-form"
+    name: str = "linear"
     top_k: Positive = 1
 
 

@@ -67,7 +67,7 @@ class FeaturesConfig(StrictModel):
     Attributes:
         layers: Layers whose states are used as frozen features. None means four depths: of an encoder up to its last
             layer, of a causal model within the prefix.
-        projection: Width M of the random ReLU projection of the closed-form selector and `ranpac`.
+        projection: Width M of the random ReLU projection of `ranpac`.
         pooling: How heads represent an example: the state at the slot ("slot", as in the paper); slot and mean over
             tokens ("slot+mean"); or "marked": slot and mean for plain text, head, tail and what stands between them for
             relations, slot, mention and mean for mentions.

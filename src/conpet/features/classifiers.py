@@ -55,6 +55,11 @@ class ClosedFormEstimator(Protocol):
         """
 
 
+PRIOR_EXAMPLES = 400
+"""Weight of the identity in the covariance of LDA and KLDA, in training examples.
+
+Chosen on training examples that no benchmark uses (`benchmarks/choose_prior.py`).
+"""
 MAX_EAGER_LABELS = 512
 """Up to this many labels, weights are solved for at the first use, which takes a few hundredths of a second.
 
@@ -282,16 +287,16 @@ class LinearDiscriminant:
     frequencies in training do not predict those in use.
 
     Args:
-        shrinkage: `s`, above 0 and up to 1. The default was within half a point of the best from 0.01 to 0.5 on the
-            intents of CLINC150 with states of SmolLM2; the oracle-approximating formula (Chen et al. 2010) was worse.
+        shrinkage: `s`, above 0 and up to 1. None means `PRIOR_EXAMPLES / (PRIOR_EXAMPLES + n)` for n training examples:
+            a few hundred examples say little about a covariance of thousands of dimensions.
     """
 
-    shrinkage: float = 0.1
+    shrinkage: float | None = None
     name: ClassVar[str] = "lda"
     view: ClassVar[View] = View.RAW
 
     def __post_init__(self) -> None:
-        if not 0 < self.shrinkage <= 1:
+        if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
             raise ConfigError(f"{self.name}: shrinkage is {self.shrinkage}; give a number above 0 and up to 1")
 
     def fit(self, state: ClosedFormState) -> SolvedScores:
@@ -299,7 +304,8 @@ class LinearDiscriminant:
         _check(state, self)
         within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
         freedom = state.gram.count - len(state.labels)
-        factor = Factor.of(*shrunk_covariance(within, freedom, self.shrinkage))
+        shrinkage = PRIOR_EXAMPLES / (PRIOR_EXAMPLES + state.gram.count) if self.shrinkage is None else self.shrinkage
+        factor = Factor.of(*shrunk_covariance(within, freedom, shrinkage))
         means = state.means(self.view).T
         centre = means.mean(dim=1)
         return SolvedScores(

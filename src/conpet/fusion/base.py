@@ -22,7 +22,6 @@ class Evidence:
 
     Attributes:
         lda: Log-probabilities of the C classes by LDA `[n, C]`; -inf for classes that cannot be the answer.
-        ridge: Outputs of the ridge regression on the random projection `[n, C]`; -inf as in `lda`.
         logistic: Log-probabilities of the C classes by logistic regression `[n, C]`; -inf as in `lda`.
         tasks: Log-probabilities of the T tasks by the selector `[n, T]`; -inf for tasks that cannot be the answer.
         modules: Logits of the modules that were run, in the columns of their classes `[n, C]`; -inf elsewhere.
@@ -30,7 +29,6 @@ class Evidence:
     """
 
     lda: Tensor
-    ridge: Tensor
     logistic: Tensor
     tasks: Tensor
     modules: Tensor
@@ -51,7 +49,6 @@ class Evidence:
         """Return the evidence of all parts, concatenated over examples."""
         return cls(
             torch.cat([part.lda for part in parts]),
-            torch.cat([part.ridge for part in parts]),
             torch.cat([part.logistic for part in parts]),
             torch.cat([part.tasks for part in parts]),
             torch.cat([part.modules for part in parts]),

@@ -30,7 +30,7 @@ CANDIDATES = 32
 class CalibratedFusion(Fusion):
     """A product of experts whose weights are fitted on held-out examples.
 
-        frozen(label)    = a LDA's log-probability + b ridge output + e logistic regression's log-probability
+        frozen(label)    = a LDA's log-probability + b logistic regression's log-probability
         p(task)          ~ frozen(task) p_selector(task)^c
         p(label | task)  ~ frozen(label | task) p_module(label | task)^d                 if the module was run
                          ~ frozen(label | task)^(1 + d)                                  if not
@@ -53,19 +53,17 @@ class CalibratedFusion(Fusion):
 
     Attributes:
         lda: a. Small, because LDA is overconfident.
-        ridge: b.
+        logistic: b.
         selector: c.
         module: d.
-        logistic: e.
         temperature: t.
         held_out: n, without repetitions.
     """
 
     lda: float = 0.03
-    ridge: float = 3.0
+    logistic: float = 0.7
     selector: float = 0.1
     module: float = 0.7
-    logistic: float = 0.7
     temperature: float = PRIOR_TEMPERATURE
     held_out: int = 0
 
@@ -128,7 +126,7 @@ class CalibratedFusion(Fusion):
 
     @property
     def _weights(self) -> list[float]:
-        return [self.lda, self.ridge, self.selector, self.module, self.logistic]
+        return [self.lda, self.logistic, self.selector, self.module]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,7 +156,7 @@ class _ModuleScores:
 
 
 def _combine(evidence: Evidence, modules: _ModuleScores, weights: Tensor) -> Tensor:
-    _, _, selector, module, _ = weights.unbind()
+    _, _, selector, module = weights.unbind()
     owner, tasks = evidence.owner, evidence.tasks.shape[1]
     frozen = _frozen(evidence, weights)
     frozen_of_task = segment_logsumexp(frozen, owner, tasks)
@@ -214,12 +212,8 @@ def _spread(scores: Tensor, share: float) -> Tensor:
 
 def _frozen(evidence: Evidence, weights: Tensor) -> Tensor:
     """Return the weighted scores of the classifiers of frozen features `[n, C]`."""
-    lda, ridge, _, _, logistic = weights.unbind()
-    return (
-        lda * evidence.lda.clamp(min=FLOOR)
-        + ridge * evidence.ridge.clamp(min=FLOOR)
-        + logistic * evidence.logistic.clamp(min=FLOOR)
-    )
+    lda, logistic, _, _ = weights.unbind()
+    return lda * evidence.lda.clamp(min=FLOOR) + logistic * evidence.logistic.clamp(min=FLOOR)
 
 
 def _widened(scores: Tensor, columns: Tensor, evidence: Evidence, weights: Tensor) -> Tensor:
@@ -264,7 +258,6 @@ def _narrowed(evidence: Evidence, targets: Tensor | None = None) -> tuple[Eviden
 
     narrow = Evidence(
         gathered(evidence.lda),
-        gathered(evidence.ridge),
         gathered(evidence.logistic),
         tasks.gather(1, kept).masked_fill(beyond, -torch.inf),
         gathered(evidence.modules),

@@ -146,7 +146,7 @@ class Method(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     """The method's own options (`Settings.method`)."""
-    views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
+    views: ClassVar[tuple[View, ...]] = (View.RAW,)
     """Views of the frozen features with statistics; they decide which reference classifiers can be fitted."""
     trains_logistic: ClassVar[bool] = True
     """Whether learning trains a logistic regression on the frozen features of all tasks."""

@@ -124,6 +124,7 @@ class RanpacMethod(ClosedFormMethod):
 
     name = "ranpac"
     classifier = ProjectedRidge.name
+    views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
     temperature = 0.1
 
 

@@ -20,7 +20,7 @@ from conpet.config.base import flat, nested
 from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import ConfigError, DamagedModuleError, plural
-from conpet.features.classifiers import LinearDiscriminant, ProjectedRidge
+from conpet.features.classifiers import LinearDiscriminant
 from conpet.features.fitted import fitted_classifier
 from conpet.features.logistic import LogisticRegression
 from conpet.fusion import FUSIONS
@@ -51,7 +51,7 @@ from conpet.state.update import SharedUpdate, TaskUpdate
 CALIBRATION = "calibration"
 """Shared slot of the fusion's fitted weights."""
 
-CLASSIFIERS_FUSED = (LinearDiscriminant.name, ProjectedRidge.name, LogisticRegression.name)
+CLASSIFIERS_FUSED = (LinearDiscriminant.name, LogisticRegression.name)
 """Classifiers of the frozen features that the fusion reads, in the order of `Evidence`."""
 
 
@@ -66,9 +66,10 @@ class DynamicMethod(Method):
     the prefix once. The selector pre-selects `top_k` tasks, their modules run in one pass through the suffix, and the
     fusion (`conpet.fusion`) combines all scores into one ranking over all labels.
 
-    Beyond the paper: the selector may be a closed form (no training, no replay), and the calibrated fusion puts the
-    scores of modules on one scale and adds those of the closed-form classifiers. Stored: a module, a head, frozen
-    features and examples for each task; one Gram matrix; the weights of the fusion.
+    Beyond the paper: the selector may read classifiers of the frozen features (no replay through the backbone), and the
+    calibrated fusion puts the scores of modules on one scale and adds those of these classifiers. Stored: a module, a
+    head, frozen features and examples for each task; one Gram matrix; the weights of the logistic regression and of the
+    fusion.
     """
 
     name = "dynamic"
@@ -166,8 +167,8 @@ class DynamicMethod(Method):
         classifiers = self._classifier_scores(state, inputs)
         if state.other_kind[kind].any():
             impossible = state.impossible(kind)
-            lda, ridge, logistic = (scores.masked_fill(impossible, -torch.inf) for scores in classifiers)
-            classifiers = lda, ridge, logistic
+            lda, logistic = (scores.masked_fill(impossible, -torch.inf) for scores in classifiers)
+            classifiers = lda, logistic
         without = torch.full_like(classifiers[0], -torch.inf)
         evidence = Evidence(*classifiers, by_module, without, modules.of_task[state.owner])
         wanted = _likeliest(by_module, self.settings.selector.top_k)
@@ -181,7 +182,7 @@ class DynamicMethod(Method):
         by_selector = by_template(templates, inputs, self.selector(state).log_probabilities)
         return torch.log_softmax(by_selector.masked_fill(state.other_kind[kind], -torch.inf), dim=1)
 
-    def _classifier_scores(self, state: State, inputs: EncodedInputs) -> tuple[Tensor, Tensor, Tensor]:
+    def _classifier_scores(self, state: State, inputs: EncodedInputs) -> tuple[Tensor, Tensor]:
         """Return the scores of the classifiers `CLASSIFIERS_FUSED` for all classes, each `[n, C]`."""
         statistics = self.statistics(state)
 
@@ -189,8 +190,8 @@ class DynamicMethod(Method):
             classifier = fitted_classifier(statistics, name)
             return by_template(state.class_templates, inputs, lambda states: classifier.scores(states.features))
 
-        lda, ridge, logistic = map(scores, CLASSIFIERS_FUSED)
-        return lda, ridge, logistic
+        lda, logistic = map(scores, CLASSIFIERS_FUSED)
+        return lda, logistic
 
     # Learning
 

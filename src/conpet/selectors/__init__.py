@@ -7,8 +7,8 @@ SELECTORS = Registry(
     "conpet.selectors",
     {
         "learned": "conpet.selectors.learned:LearnedSelector",
-        "closed-form": "conpet.selectors.closed_form:ClosedFormSelector",
-        "prototypes": "conpet.selectors.closed_form:PrototypeSelector",
+        "linear": "conpet.selectors.linear:LinearSelector",
+        "prototypes": "conpet.selectors.linear:PrototypeSelector",
     },
     base="conpet.selectors.base:Selector",
     configs={"learned": "conpet.selectors.settings:LearnedSelectorConfig"},

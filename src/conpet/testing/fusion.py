@@ -73,9 +73,8 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
     generator = torch.Generator().manual_seed(seed)
     owner = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     lda = torch.log_softmax(torch.randn(rows, len(owner), generator=generator, dtype=torch.float32), dim=1)
-    ridge = torch.rand(rows, len(owner), generator=generator, dtype=torch.float32)
     logistic = torch.log_softmax(torch.randn(rows, len(owner), generator=generator, dtype=torch.float32), dim=1)
-    for scores in (lda, ridge, logistic):
+    for scores in (lda, logistic):
         scores[:, POSSIBLE:] = -torch.inf
     tasks = torch.randn(rows, 3, generator=generator, dtype=torch.float32)
     tasks[:, 2] = -torch.inf
@@ -83,14 +82,14 @@ def random_evidence(rows: int = 40, selected: int = 1, seed: int = 0) -> Evidenc
     modules = 5 * torch.randn(rows, len(owner), generator=generator, dtype=torch.float32)
     chosen = torch.zeros(rows, 3, dtype=torch.bool).scatter_(1, tasks.topk(selected, dim=1).indices, value=True)
     modules[~chosen[:, owner]] = -torch.inf
-    return Evidence(lda, ridge, logistic, tasks, modules, owner)
+    return Evidence(lda, logistic, tasks, modules, owner)
 
 
 def _tensors(evidence: Evidence) -> list[Tensor]:
     """Return the tensors with one row per example."""
-    return [evidence.lda, evidence.ridge, evidence.logistic, evidence.tasks, evidence.modules]
+    return [evidence.lda, evidence.logistic, evidence.tasks, evidence.modules]
 
 
 def _rows(evidence: Evidence, rows: slice) -> Evidence:
-    lda, ridge, logistic, tasks, modules = (tensor[rows] for tensor in _tensors(evidence))
-    return Evidence(lda, ridge, logistic, tasks, modules, evidence.owner)
+    lda, logistic, tasks, modules = (tensor[rows] for tensor in _tensors(evidence))
+    return Evidence(lda, logistic, tasks, modules, evidence.owner)
