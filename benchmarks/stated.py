@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from conpet.evaluation.composite import shown_money
+from conpet.features.classifiers import PRIOR_EXAMPLES
 from conpet.modules.parameter_count import llama_7b_count
 from conpet.report.text import duration, percent
 
@@ -67,6 +68,7 @@ def stated() -> Mapping[str, Sequence[str]]:
         "docs/explanation/defaults.md": [
             *selector_sentences(selectors),
             last_weight_sentence(result("last-weight")),
+            *prior_lines([result(f"prior-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
             *share_lines([result(f"share-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
             *speed_in_full(speed["rows"]),
         ],
@@ -169,6 +171,25 @@ def last_weight_sentence(found: Mapping[str, Any]) -> str:
         f"{gains['banking77']:.1f} points more on Banking77, {gains['hwu64']:.1f} on HWU64 and {gains['clinc150']:.1f} "
         "on CLINC150 than with equal weights"
     )
+
+
+def prior_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of accuracy by the shrinkage of LDA's covariance."""
+    asked = [(found["backbone"], data, one) for found in results for data, one in found["data"].items()]
+    columns = [(classifier, rule) for classifier in ("lda", "together") for rule in ("0.1", str(PRIOR_EXAMPLES))]
+    errors = [
+        100 * one[classifier][rule]["standard_error"] for _, _, one in asked for classifier, rule in columns[1::2]
+    ]
+    return [
+        *(
+            row(
+                f"`{backbone}`, {NAMES[data]} ({one['learned']:,}; {one['asked']:,})",
+                [f"{100 * one[classifier][rule]['accuracy']:.1f}" for classifier, rule in columns],
+            )
+            for backbone, data, one in asked
+        ),
+        f"standard errors of {min(errors):.1f} to {max(errors):.1f} points",
+    ]
 
 
 def share_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -45,7 +45,6 @@ class Sizes:
         labels: Most labels per task in the small workspaces and the learned tasks.
         examples: Training examples per label there.
         epochs: Epochs when learning is measured.
-        projection: Width of the random projection of the closed forms, except in the large workspace.
         tested: Test inputs per task for the accuracy of number formats.
         modules: Rows of a mixed batch, each with its own module.
         tokens: Tokens per row of a mixed batch.
@@ -66,7 +65,6 @@ class Sizes:
     examples: int = 6
     taught: int = 20
     epochs: int = 10
-    projection: int = 2048
     tested: int = 100
     modules: int = 32
     tokens: int = 32
@@ -77,11 +75,10 @@ class Sizes:
 
 QUICK = Sizes(
     large=TINY_RANDOM, small=TINY_RANDOM, pairs=2, learn_pairs=2, texts=8, few=3, hundred=5, many=8, labels=2,
-    examples=4, taught=4, epochs=2, projection=64, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64,
+    examples=4, taught=4, epochs=2, tested=4, modules=4, tokens=8, streamed=(300, 600), matrix=64,
     seconds=0.05,
 )  # fmt: skip
 MANY_SETTINGS: dict[str, Any] = {
-    "features": {"projection": 256},
     "training": {"epochs": 2, "batch_size": 8},
     "fusion": {"calibration_examples": 40},
 }
@@ -181,7 +178,6 @@ class Bench:
             "backbone.frozen_layers": self.frozen_layers(backbone),
             "backbone.dtype": self.dtype,
             "backbone.device": self.device,
-            "features.projection": self.sizes.projection,
             "training.batch_size": BATCH,
         }
         return ConPET.create(path, **nested(defaults | flat(settings)))

@@ -194,7 +194,7 @@ def test_results_of_a_changed_experiment_are_not_taken_for_its_own(done: Path, t
 
 
 def test_what_a_learner_does_not_read_is_no_cause_of_a_change(done: Path, tmp_path: Path) -> None:
-    settings = {"backbone": {"frozen_layers": 1, "dtype": "auto"}, "features": {"projection": 64}}
+    settings = {"backbone": {"frozen_layers": 1, "dtype": "auto"}}
     path = experiment_file(tmp_path, budget={"training": {"epochs": 2, "batch_size": 16}}, settings=settings)
     ran = conpet("bench", "run", path, "--results", done / "results" / "trial")
     assert ran.code == 1

@@ -13,7 +13,7 @@ from conpet.report.comparison import ComparisonReport, LearnerResult
 from conpet.testing import toy_stream
 from tests.helpers.cli import conpet, write_rows
 
-QUICK = ("--backbone", "tiny-random", "--set", "training.epochs=2", "--set", "features.projection=64")
+QUICK = ("--backbone", "tiny-random", "--set", "training.epochs=2")
 
 
 @pytest.fixture(scope="module")

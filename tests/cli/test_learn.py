@@ -34,7 +34,7 @@ def test_init_takes_common_settings_as_options_and_all_others_as_yaml(tmp_path: 
         "training.learning_rate": 2e-3,
         "seed": 7,
         "training.epochs": 2,
-        "features.projection": 64,
+        "fusion.calibration_examples": 8,
         "module.targets": ["q_proj", "v_proj"],
     }
     kept = flat(settings_of(tmp_path / "ws"))

@@ -15,7 +15,7 @@ TOY: dict[str, Any] = {
     "data": {"toy": {"train": 6, "validation": 2, "test": 4}},
     "orders": 2,
     "backbone": "tiny-random",
-    "settings": {"backbone": {"frozen_layers": 1}, "features": {"projection": 64}},
+    "settings": {"backbone": {"frozen_layers": 1}},
     "budget": {"training": {"epochs": 1, "batch_size": 16}},
     "learners": {"emr*": {"method": "emr"}, "lda": {"method": "lda"}},
 }

@@ -25,8 +25,6 @@ QUICK = (
     "--epochs",
     "2",
     "--set",
-    "features.projection=64",
-    "--set",
     "fusion.calibration_examples=8",
 )
 
