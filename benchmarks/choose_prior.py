@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from accuracy_data import everything
 from choose_last_weight import features_of, paired, unused
 from provenance import provenance, write_result
