@@ -69,14 +69,16 @@ NOT_MEASURED = {
     "docs/learn/ja/weekly.md": {"2倍"},
     "docs/learn/ja/red.md": {"1%", "20%", "80%", "2倍"},
     "docs/learn/en/engineers/index.md": {"2309.14763"},  # arXiv
-    "docs/learn/en/engineers/selector.md": {"0.1"},  # an equation
+    "docs/learn/en/engineers/selector.md": {"0.02"},  # an equation
+    "docs/learn/en/engineers/features.md": {"0.1"},  # a setting
     "docs/learn/en/engineers/gate.md": {"5%"},  # a level
     "docs/learn/en/engineers/consolidation.md": {"0.5"},  # a default
     "docs/learn/ja/engineers/index.md": {"2309.14763"},
-    "docs/learn/ja/engineers/selector.md": {"0.1"},
+    "docs/learn/ja/engineers/selector.md": {"0.02"},
+    "docs/learn/ja/engineers/features.md": {"0.1"},
     "docs/learn/ja/engineers/gate.md": {"5%"},
     "docs/learn/ja/engineers/consolidation.md": {"2倍", "0.5"},
-    "docs/explanation/defaults.md": {"0.25", "0.5", "0.75", "2109.01903"},  # settings; arXiv
+    "docs/explanation/defaults.md": {"0.1", "0.25", "0.5", "0.75", "2109.01903"},  # settings; arXiv
     "docs/how-to/refusal.md": {"0.8", "0.9", "0.95", "0.99", "95%", "1%", "2106.09022"},  # levels; arXiv
 }
 """Figures in these pages that no measurement gave."""
