@@ -134,6 +134,9 @@ def test_a_second_consolidation_without_anything_new_does_nothing(tmp_path: Path
     assert conpet("generations", workspace, "--json").json == before
     assert conpet("consolidate", workspace, "--bound", 100, "--again").code == 0
     assert len(conpet("generations", workspace, "--json").json) == len(before) + 1
+    other = ("consolidate", workspace, "--bound", 100, "--set", "share=0.3")
+    assert conpet(*other, "--json").json["share"] == 0.3
+    assert "nothing done" in conpet(*other).out
 
 
 def test_an_interrupted_consolidation_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,23 @@ def test_an_interrupted_one_changes_nothing_and_goes_on(
     assert learner.store.scratches() == []
 
 
+def test_another_share_after_a_refusal_does_not_train_the_backbone_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimisation, "CHECKPOINT_SECONDS", -1.0)
+    learner, whole = workspace(tmp_path, 3), workspace(tmp_path, 3, "whole")
+    spoiled = {"epochs": 1, "learning_rate": 3.0}
+    with pytest.raises(AccuracyBoundError):
+        learner.consolidate(settings=spoiled | {"share": 1.0})
+    steps: list[str] = []
+    mild = ANY | {"settings": spoiled | {"share": 0.01}}
+    learner.consolidate(**mild, progress=lambda name, _: steps.append(name))
+    assert "module" in steps
+    assert "consolidation" not in steps
+    whole.consolidate(**mild)
+    assert files(learner) == files(whole)
+
+
 def test_another_process_that_has_the_workspace_open_sees_it(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
     reader = ConPET.open(learner.path)

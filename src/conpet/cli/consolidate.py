@@ -48,19 +48,21 @@ def consolidate(
     The result replaces the present state only if it is no worse on stored validation examples. The generation before
     it is kept: `conpet generations` lists it, and `conpet restore` goes back to it.
     An interrupted command resumes when it is run again.
-    If nothing has changed since the last consolidation, nothing is done without --again or --set.
+    If neither the workspace nor these settings have changed since the last consolidation, nothing is done without
+    --again.
     """
     from conpet.report import text
     from conpet.store import Store
 
-    if not again and not settings and _just_consolidated(Store.open(workspace)):
+    changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
+    store = Store.open(workspace)
+    wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})  # or an error, without torch
+    if not again and _just_consolidated(store, wanted):
         if as_json:
             print_json({"consolidated": False})
         else:
-            _print_nothing_new(Store.open(workspace), workspace)
+            _print_nothing_new(store, workspace)
         return
-    changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
-    Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     from conpet.commands.checks import check_consolidation
 
     opened = open_workspace(workspace, backbone, device, to_change=True)
@@ -146,11 +148,13 @@ def restore(
         print_accuracy(evaluation, len(opened.labels))
 
 
-def _just_consolidated(store: Store) -> bool:
-    """Return whether a consolidation was the last change, apart from changes of costs and of the log."""
+def _just_consolidated(store: Store, settings: Settings) -> bool:
+    """Return whether a consolidation with these settings was the last change, but for those of costs and of the log."""
     from conpet.evaluation.history import COSTS, LOG
 
-    return [event.verb for event in store.events() if event.verb not in (COSTS, LOG)][-1] == "consolidate"
+    last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
+    wanted = settings.consolidation.model_dump(mode="json")
+    return last.verb == "consolidate" and last.detail.get("settings", wanted) == wanted
 
 
 def _print_nothing_new(store: Store, path: Path) -> None:

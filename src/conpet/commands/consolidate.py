@@ -45,7 +45,8 @@ def consolidate(
     settings = tx.settings.changed({"consolidation": dict(changes)})
     sources, notes = _sources(tx.snapshot)
     parts = [*(task.active.digest for task in tx.snapshot.tasks), VERB]
-    context = tx.context(scratch=tx.scratch_name([*parts, settings.consolidation.model_dump_json()]))
+    trained_by = settings.consolidation.model_dump_json(exclude={"share"})  # the same LoRA serves every share
+    context = tx.context(scratch=tx.scratch_name([*parts, trained_by]))
     examples = learned_examples(tx.snapshot)
     done = learned_over_tuned(tx, tx.state, sources, settings, context, parts, examples, tuned)
     method, rebuilt = done.method, done.rebuilt
@@ -79,6 +80,7 @@ def consolidate(
                 "steps": done.steps,
                 "module": done.module.documents[FOLDED]["digest"],
                 "share": done.share,
+                "settings": settings.consolidation.model_dump(mode="json"),
                 "bound": bound,
                 "before": [before.correct, before.total],
                 "after": [after.correct, after.total],
@@ -162,7 +164,8 @@ def learned_over_tuned(
         method = type(tx.method)(backbone_of(base, candidate), tx.settings)
     with tx.costs.stage("prefix"):
         batch = _read_again(tx, method, state, sources)
-    rebuilt = method.consolidate(candidate, batch, context)
+    scratch = context.scratch / f"share-{share:g}" if context.scratch else None
+    rebuilt = method.consolidate(candidate, batch, replace(context, scratch=scratch))
     train = {data.task.name: data.train for data in batch}
     return Consolidated(method, module, share, rebuilt, train, steps + rebuilt.steps)
 

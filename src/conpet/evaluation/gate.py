@@ -296,7 +296,7 @@ class GateReport:
         needed, fewest = self.needed[Level.TASK], min(one.n for one in tasks)
         have = f"has {fewest:,}" if len(tasks) == 1 else f"the fewest is {fewest:,}"
         return (
-            f"gate: no earlier answer broke, but {plural(len(tasks), 'earlier task')} "
+            f"gate: no earlier held-out answer broke, but {plural(len(tasks), 'earlier task')} "
             f"({listed([one.name for one in tasks], _SHOWN)}) {'has' if len(tasks) == 1 else 'have'} too few held-out "
             f"examples to show a fall below {self.config.task_margin:g} points"
             f"{f' (at least {needed:,} validation examples are needed, {have})' if needed else ''}"

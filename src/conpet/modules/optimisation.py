@@ -167,7 +167,8 @@ def optimise_batch(
         if len(unread) == read_steps or step + 1 == steps:
             _read_losses(unread, step + 1 - len(unread), groups, logs)
         stopped = _stopped_by(on_step, step)
-        if checkpoint is not None and (stopped or time.monotonic() - saved > CHECKPOINT_SECONDS):
+        since = started if step + 1 == steps else saved  # what took long is kept whole: a later stage may be refused
+        if checkpoint is not None and (stopped or time.monotonic() - since > CHECKPOINT_SECONDS):
             _read_losses(unread, step + 1 - len(unread), groups, logs)
             spent = meter().since(before)
             spent.seconds = time.monotonic() - started
