@@ -133,5 +133,10 @@ class ComparisonReport(_Frozen):
         if not self.undecided:
             return f"use {chosen}: it is the most accurate, and all others are clearly worse"
         why = f"the cheapest of those that these examples cannot tell apart (also {', '.join(self.undecided)})"
-        best = f"; most accurate: {self.best}, {text.percent(self.accuracy(self.best))}"
-        return f"use {chosen}: {why}{'' if self.chosen == self.best else best}"
+        if self.chosen == self.best:
+            return f"use {chosen}: {why}"
+        more = 100 * (self.accuracy(self.best) - self.accuracy(self.chosen))
+        best = f"{self.best}, {text.percent(self.accuracy(self.best))}"
+        return (
+            f"use {chosen}: {why}; most accurate: {best}: take it if {more:.1f} points that may be chance are worth its cost"
+        )
