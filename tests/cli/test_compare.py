@@ -108,8 +108,8 @@ def test_learners_that_the_examples_cannot_tell_apart_are_named() -> None:
     lda, best = made().result("lda").model_copy(update={"p_value": 0.14}), made().result("dynamic+consolidate")
     assert str(made(results=(lda, best), chosen="lda")) == (
         "use lda (70.0% of 100 validation examples): the cheapest of those that these examples cannot tell apart (also "
-        "dynamic+consolidate); most accurate: dynamic+consolidate, 90.0%: take it if 20.0 points that may be chance are "
-        "worth its cost"
+        "dynamic+consolidate); most accurate: dynamic+consolidate, 90.0%: take it if 20.0 points that may be chance "
+        "are worth its cost"
     )
 
 

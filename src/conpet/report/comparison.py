@@ -137,4 +137,5 @@ class ComparisonReport(_Frozen):
             return f"use {chosen}: {why}"
         more = 100 * (self.accuracy(self.best) - self.accuracy(self.chosen))
         best = f"{self.best}, {text.percent(self.accuracy(self.best))}"
-        return f"use {chosen}: {why}; most accurate: {best}: take it if {more:.1f} points that may be chance are worth its cost"
+        worth = f"take it if {more:.1f} points that may be chance are worth its cost"
+        return f"use {chosen}: {why}; most accurate: {best}: {worth}"
