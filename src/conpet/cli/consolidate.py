@@ -55,8 +55,9 @@ def consolidate(
     from conpet.store import Store
 
     changes = {key.removeprefix("consolidation."): value for key, value in assignments(settings or []).items()}
+    Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     store = Store.open(workspace)
-    wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})  # or an error, without torch
+    wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})
     if not again and _just_consolidated(store, wanted):
         if as_json:
             print_json({"consolidated": False})
