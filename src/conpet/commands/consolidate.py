@@ -164,7 +164,7 @@ def learned_over_tuned(
         method = type(tx.method)(backbone_of(base, candidate), tx.settings)
     with tx.costs.stage("prefix"):
         batch = _read_again(tx, method, state, sources)
-    scratch = context.scratch / f"share-{share:g}" if context.scratch else None
+    scratch = context.scratch / f"share-{share}" if context.scratch else None
     rebuilt = method.consolidate(candidate, batch, replace(context, scratch=scratch))
     train = {data.task.name: data.train for data in batch}
     return Consolidated(method, module, share, rebuilt, train, steps + rebuilt.steps)
