@@ -54,6 +54,7 @@ _KNOWN_WORDS = frozenset(
         "JPY",
         "SHA",
         "LoRA",
+        "RanPAC",
         "DoRA",
         "PET",
     }

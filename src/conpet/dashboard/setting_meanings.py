@@ -72,7 +72,7 @@ WORKSPACE = {
     ),
     "backbone.warmup": marked("Whether the first task tunes the whole model once."),
     "features.layers": marked("Layers that the statistics are computed from."),
-    "features.projection": marked("Width of the random projection of `ranpac`."),
+    "features.projection": marked("Width of the random projection of RanPAC."),
     "features.pooling": marked("How an input is made into numbers."),
     "method.name": marked("How the workspace learns."),
     "method.contrasted": marked("Most stored rows that a step compares with."),
