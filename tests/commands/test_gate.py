@@ -188,6 +188,7 @@ def test_going_back_from_a_bad_version_passes_and_compares_the_examples_of_the_g
     changed = {pair.before.input for pair in report.changed}
     assert len(changed & good) >= 30
     assert not changed & (bad - good)
+    assert changed <= good | {one.text for one in FIRST.validation}
 
 
 def test_examples_that_the_bad_version_was_trained_on_are_not_compared_when_going_back(tmp_path: Path) -> None:

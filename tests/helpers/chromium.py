@@ -135,6 +135,7 @@ def launched(path: str) -> Iterator[Browser]:
     options = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-background-networking"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--no-sandbox")
+    expect.set_options(timeout=MILLISECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=options)
         try:
@@ -172,7 +173,6 @@ class Tab:
         self.page.on("request", self._sent)
         self.page.on("response", lambda answer: self.requested.add(answer.url.removeprefix(self.origin)))
         self.page.set_default_timeout(MILLISECONDS)
-        expect.set_options(timeout=MILLISECONDS)
 
     def open(self, path: str) -> int:
         """Open an address, and return the status."""

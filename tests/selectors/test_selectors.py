@@ -20,8 +20,10 @@ from conpet.testing import Trial, live_of, tiny_settings, toy_stream
 from tests.helpers.live import scored
 from tests.helpers.workspaces import shared_digests, stream, workspace
 
-TOLERANCE = {"linear": 0.2, "prototypes": 1e-5}
+BY_ORDER = {"linear": 0.15, "prototypes": 1e-5}
 """How far log-probabilities of tasks may depend on the order of learning: a logistic regression is trained further."""
+AFTER_REMOVAL = {"linear": 0.02, "prototypes": 0.0}
+"""How far they may depend on a removed task: the logistic regression is trained again from its last weights."""
 
 
 def taught(folder: Path, tasks: Iterable[Task], **settings: Any) -> ConPET:
@@ -41,7 +43,7 @@ def test_every_selector_is_known_by_its_own_name() -> None:
     assert {name: SELECTORS[name].name for name in SELECTORS} == {name: name for name in SELECTORS}
 
 
-@pytest.mark.parametrize("selector", TOLERANCE)
+@pytest.mark.parametrize("selector", BY_ORDER)
 def test_the_order_of_tasks_makes_no_difference(selector: str, tmp_path: Path) -> None:
     first, second, third = stream()
     forwards = taught(tmp_path / "1", [first, second, third], selector=selector)
@@ -50,10 +52,10 @@ def test_the_order_of_tasks_makes_no_difference(selector: str, tmp_path: Path) -
     asked = [example for task in stream() for example in task.test]
     one, other = task_scores(forwards, asked), task_scores(backwards, asked)
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=TOLERANCE[selector])
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=BY_ORDER[selector])
 
 
-@pytest.mark.parametrize("selector", TOLERANCE)
+@pytest.mark.parametrize("selector", AFTER_REMOVAL)
 def test_a_removed_task_was_never_there(selector: str, tmp_path: Path) -> None:
     first, second, third = stream()
     without = taught(tmp_path / "1", [first, third], selector=selector)
@@ -63,7 +65,7 @@ def test_a_removed_task_was_never_there(selector: str, tmp_path: Path) -> None:
     one, other = task_scores(without, first.test), task_scores(removed, first.test)
     assert one.keys() == other.keys() == {first.name, third.name}
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=0, atol=TOLERANCE[selector])
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=AFTER_REMOVAL[selector])
 
 
 def test_a_task_learned_again_takes_its_own_place_in_the_statistics(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def _just_consolidated(store: Store, settings: Settings) -> bool:
 
     last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
     wanted = settings.consolidation.model_dump(mode="json")
-    return last.verb == "consolidate" and last.detail.get("settings", wanted) == wanted
+    return last.verb == "consolidate" and last.detail["settings"] == wanted
 
 
 def _print_nothing_new(store: Store, path: Path) -> None:
