@@ -21,7 +21,7 @@ from conpet.commands.receipt import FORGET, TOKEN
 from conpet.commands.stored_rows import Finder, FoundRows, Wanted
 from conpet.commands.traces import Traces, traces_of
 from conpet.cost import StageCost
-from conpet.data import Example
+from conpet.data import Example, Kind
 from conpet.errors import DataError, Problem, listed
 from conpet.methods.base import Method
 from conpet.replay.memory import MEMORY, StoredExamples, Subset, without_rows
@@ -131,9 +131,19 @@ class ForgetPlan:
         return not (self.losses or self.dropped or self.generations)
 
     @property
+    def found(self) -> list[FoundRows]:
+        """The rows in active versions and in older ones."""
+        return [*(loss.found for loss in self.losses), *self.older]
+
+    @property
     def removed(self) -> list[str]:
         """Names of the tasks that go as a whole."""
         return [loss.name for loss in self.losses if loss.whole]
+
+    @property
+    def learned_kinds(self) -> set[Kind]:
+        """The kinds of the training rows."""
+        return {task_state(rows.version).kind for rows in self.found if rows.learned}
 
     @property
     def left(self) -> dict[str, tuple[str, ...]]:
@@ -163,15 +173,13 @@ class ForgetPlan:
 
     def clear(self, log: PredictionLog) -> Cleared:
         """Delete what is recorded of predictions of these rows, labels and tasks, and what of them is in review."""
-        found = [*(loss.found for loss in self.losses), *self.older]
-        stored = [example for rows in found for subset in Subset for example in rows.examples(subset)]
+        stored = [example for rows in self.found for subset in Subset for example in rows.examples(subset)]
         labels = {*self.wanted.labels, *(label for loss in self.losses for label in loss.labels)}
         return clear(log, [*self.wanted.inputs, *stored], tasks=self.removed, labels=sorted(labels))
 
     def traces(self, backbone: Backbone) -> Traces:
         """Return what would show that a row is still there."""
-        found = [*(loss.found for loss in self.losses), *self.older]
-        return traces_of(found, self.wanted.inputs, self.snapshot, backbone)
+        return traces_of(self.found, self.wanted.inputs, self.snapshot, backbone)
 
     def sources(self) -> dict[str, StoredExamples]:
         """Return the examples of the tasks that remain, with test labels, by name."""
@@ -277,7 +285,7 @@ def forget(
     shared |= learned.shared
     method, state = learned.method, learned.state
     if not learned.train and state.tasks:
-        update = method.recalibrate(state, replace(tx.context(), memory=_hidden(sources)))
+        update = method.fit_again(state, plan.learned_kinds, replace(tx.context(), memory=_hidden(sources)))
         state = state.with_shared(update.shared) if update.shared else state
         shared |= update.shared
     begin(plan, tx.method)

@@ -230,7 +230,7 @@ class Method(ABC):
         raise NotImplementedError(f"method {self.name!r} does not consolidate")
 
     def relabel(self, state: State, task: TaskState, names: Names, context: TrainContext) -> TaskUpdate:
-        """Return a new version of a task with labels renamed or removed; nothing is trained.
+        """Return a new version of a task with labels renamed or removed; its module is not trained.
 
         The statistics equal those of learning without the examples of the removed labels. A method that stores anything
         else by label overrides `reduce` and adds it.
@@ -241,15 +241,19 @@ class Method(ABC):
             names: New names of its labels; at least one label remains.
             context: Past examples; those of this task have their new labels.
         """
-        return self.reduce(state, task, names, remaining_rows(task, names), context)
+        update = self.reduce(state, task, names, remaining_rows(task, names), context)
+        if None not in names.values():
+            return update
+        fitted = self.fit_again(state.apply(update), {task.kind}, context)
+        return update.plus(fitted)
 
     def reduce(
         self, state: State, task: TaskState, names: Names, stay: Sequence[int], context: TrainContext
     ) -> TaskUpdate:
-        """Return a new version of a task with some of its training examples; nothing is trained.
+        """Return a new version of a task with some of its training examples; nothing is trained or fitted again.
 
         The statistics equal those of learning without the other examples. A method that stores anything else by label
-        or example overrides this and adds it.
+        or example overrides this and adds it. `fit_again` does the rest, once for all changed tasks.
 
         Args:
             state: The present state.
@@ -270,10 +274,6 @@ class Method(ABC):
             weights = logistic_weights(state)
             if task.kind in weights:
                 weights[task.kind] = weights[task.kind].renamed(names)
-                if left:
-                    changed = Rows(task.name, task.kind, sums, features[stay], classes)
-                    rows = [*self._rows(state, [task.name]), changed]
-                    weights = self._train_logistic(weights, rows, [task.name], {task.kind}, removed=True)
                 shared = {**shared, LOGISTIC: logistic_artifact(weights)}
         return TaskUpdate(
             task.renamed(names),
@@ -301,9 +301,22 @@ class Method(ABC):
         """
         raise NotImplementedError(f"method {self.name!r} learns all tasks again")
 
-    def recalibrate(self, state: State, context: TrainContext) -> SharedUpdate:
-        """Return what is fitted on validation examples, fitted again; `context` has those of all tasks."""
-        return SharedUpdate()
+    def fit_again(self, state: State, kinds: Collection[Kind], context: TrainContext) -> SharedUpdate:
+        """Return what is fitted on the examples of all tasks, fitted again after examples were removed.
+
+        The logistic regression keeps no trace of them, up to a number of examples (`conpet.state.logistic.MAX_ANEW`).
+
+        Args:
+            state: The state without these examples.
+            kinds: The kinds of removed training examples.
+            context: The validation examples of all tasks.
+        """
+        weights = logistic_weights(state)
+        if not (trained := weights.keys() & kinds):
+            return SharedUpdate()
+        with context.costs.stage("statistics"):
+            weights = self._train_logistic(weights, self._rows(state, ()), (), trained, removed=True)
+        return SharedUpdate({LOGISTIC: logistic_artifact(weights)})
 
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]

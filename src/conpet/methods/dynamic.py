@@ -43,7 +43,7 @@ from conpet.selectors import SELECTORS
 from conpet.selectors.base import SELECTOR, Selector, SelectorData, SelectorState
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.module_assignment import ModuleAssignment, prune_labels, sum_by_module
-from conpet.state.slots import ASSIGNMENT, CONSOLIDATED, MODULE, STATISTICS, assignment_artifact
+from conpet.state.slots import ASSIGNMENT, CONSOLIDATED, MODULE, assignment_artifact
 from conpet.state.state import OF_FEATURES, Names, State, TaskState
 from conpet.state.statistics import features_of, statistics_alone
 from conpet.state.update import SharedUpdate, TaskUpdate
@@ -325,10 +325,7 @@ class DynamicMethod(Method):
         else:
             module = with_labels(task.objects[MODULE], dict(sorted(outputs.items())))
             objects[MODULE] = replace(module, tensors={**module.tensors, **objects[MODULE].tensors})
-        update = replace(update, objects=objects)
-        if STATISTICS not in update.shared:  # no example was removed
-            return update
-        return update.plus(self.calibrate(state.apply(update), context))
+        return replace(update, objects=objects)
 
     def trained_with(self, state: State, names: Collection[str]) -> Collection[str] | None:
         """Return the tasks and those that share a module with them; None if a task is trained against earlier ones."""
@@ -366,9 +363,11 @@ class DynamicMethod(Method):
             shared |= merged.shared
         return Rebuilt(objects, shared, following, steps)
 
-    def recalibrate(self, state: State, context: TrainContext) -> SharedUpdate:
-        """Fit the fusion again."""
-        return self.calibrate(state, context)
+    def fit_again(self, state: State, kinds: Collection[Kind], context: TrainContext) -> SharedUpdate:
+        """Fit logistic regression and fusion again."""
+        fitted = super().fit_again(state, kinds, context)
+        calibration = self.calibrate(state.with_shared(fitted.shared), context)
+        return fitted.plus(calibration.shared, calibration.fits)
 
     def merge(self, state: State, names: Collection[str], slot: str, context: TrainContext) -> Rebuilt:
         """Train one module to replace the modules of several tasks.

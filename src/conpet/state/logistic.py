@@ -25,7 +25,12 @@ MAX_EXAMPLES = 4096
 Up to this number all do, and all weights may be trained. Beyond it, the weights of the changed tasks and of those
 nearest to them may be: on all of their examples, and on some of every other task, so that no label is left out. The
 nearest tasks and the others get half of the number each. Of the labels learned before, few are trained (see
-`LogisticRegression.fit`), unless examples were removed.
+`LogisticRegression.fit`), unless examples were removed (see `MAX_ANEW`).
+"""
+MAX_ANEW = 4 * MAX_EXAMPLES
+"""Most examples from which all weights are trained from zero after a removal, so that it leaves no trace in them.
+
+Beyond it, weights are trained further as ever, and those of other tasks keep a trace of the removed examples.
 """
 MAX_OTHERS = 128
 """Most other tasks whose examples are read for a training; with more, they are drawn at random."""
@@ -95,7 +100,7 @@ class LogisticTrainer:
             block: Width of a block of the features.
             last_layer: Whether the last block of plain text is the last layer of an encoder, which then weighs more.
             seed: Seed of the draw of old examples.
-            removed: Whether examples were removed, which must leave no trace: then all weights are trained to the end.
+            removed: Whether examples were removed, which must leave no trace: then all weights are trained from zero.
         """
         weights = dict(before)
         for kind in kinds:
@@ -125,10 +130,11 @@ class LogisticTrainer:
     ) -> LogisticWeights:
         labels = [label for rows in tasks for label in rows.sums.labels]
         width = tasks[0].sums.sums[View.RAW].shape[1]
-        start = (before or LogisticWeights.zero(width)).for_labels(labels)
+        anew = removed and sum(map(_count, tasks)) <= MAX_ANEW
+        start = LogisticWeights.zero(width, labels) if anew or not before else before.for_labels(labels)
         old = [rows for rows in tasks if rows.name not in changed]
         new = [rows for rows in tasks if rows.name in changed]
-        if sum(map(_count, old)) <= MAX_EXAMPLES:
+        if anew or sum(map(_count, old)) <= MAX_EXAMPLES:
             draws, free = [Draw(rows) for rows in tasks], None
         else:
             nearest = _nearest(old, new)

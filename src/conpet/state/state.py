@@ -13,7 +13,7 @@ from torch import Tensor
 from conpet.artifact import Artifact, InMemoryObject, ObjectReader
 from conpet.data import Kind
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
-from conpet.state.slots import ASSIGNMENT, NAMES, STATISTICS, shared_slot_of
+from conpet.state.slots import ASSIGNMENT, LOGISTIC, NAMES, STATISTICS, shared_slot_of
 
 if TYPE_CHECKING:
     from conpet.state.update import SharedUpdate, TaskUpdate
@@ -161,7 +161,8 @@ class State:
 
         Unchanged statistics are taken over, with everything fitted from them.
         """
-        fits = {} if STATISTICS in shared else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
+        changed = not shared.keys().isdisjoint({STATISTICS, LOGISTIC})
+        fits = {} if changed else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
         return State(self.tasks, self._held(shared), fits=fits)
 
     def without(self, name: str, update: SharedUpdate) -> State:
