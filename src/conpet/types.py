@@ -728,7 +728,8 @@ class ConsolidationReport:
         examples: Number of training examples that they were learned from.
         before: Correct answers on their validation examples, among all labels, before the consolidation.
         after: The same after it.
-        share: Share of the trained change that was folded into the backbone, above 0 and up to 1.
+        share: Share of the trained change that was folded into the backbone, above 0 and up to 1; None if the backbone
+            was left as it is.
         replaced: The generation before the consolidation; `ConPET.restore` goes back to it.
         bytes_before: Size of the workspace's learned objects before the consolidation.
         bytes_after: The same after it, without what only the replaced generation needs.
@@ -741,7 +742,7 @@ class ConsolidationReport:
     examples: int
     before: Tally
     after: Tally
-    share: float
+    share: float | None
     replaced: int
     bytes_before: int
     bytes_after: int
@@ -772,10 +773,11 @@ class ConsolidationReport:
         }
 
     def __str__(self) -> str:
+        done = "one module for all labels" if self.share is None else f"share {self.share:.2g}"
         return (
             f"consolidated {self.examples:,} training examples in {self.seconds:.1f} s: accuracy on "
             f"{self.before.total:,} validation examples {self.after.accuracy or 0:.1%}, before "
-            f"{self.before.accuracy or 0:.1%}; share {self.share:.2g}; generation {self.replaced} is kept"
+            f"{self.before.accuracy or 0:.1%}; {done}; generation {self.replaced} is kept"
         )
 
 

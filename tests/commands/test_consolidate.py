@@ -25,7 +25,7 @@ from conpet.state.statistics import features_of
 from conpet.testing import Trial, ask, tiny_settings, toy_stream
 from conpet.testing.checks import digest_of_weights, files, require_same
 from conpet.testing.registration import registered
-from tests.helpers.workspaces import Stopped, files_with, frozen_state, stop_at, stream, workspace
+from tests.helpers.workspaces import Stopped, files_with, frozen_state, shared_digests, stop_at, stream, workspace
 
 FIRST, SECOND, THIRD = stream()
 TEXTS = [example.text for task in stream() for example in task.test]
@@ -246,7 +246,7 @@ def test_one_module_methods_are_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_consolidated_is_refused(tmp_path: Path) -> None:
     latent = workspace(tmp_path, 2, "latent", replay={"latent_only": True})
-    with frozen_state(latent), pytest.raises(ConfigError, match=r"latent_only=true.*conpet merge"):
+    with frozen_state(latent), pytest.raises(ConfigError, match=r"latent_only=true.*layers=top"):
         latent.consolidate()
     empty = workspace(tmp_path, 0, "empty")
     with frozen_state(empty), pytest.raises(ConfigError, match="no task with labels"):
@@ -271,6 +271,75 @@ def test_what_cannot_be_consolidated_is_refused(tmp_path: Path) -> None:
         pytest.raises(DataError, match=r"stored examples of every label(.|\n)*--extend|label '"),
     ):
         limited.consolidate()
+
+
+# Only the layers above the cut
+
+
+TOP = {"settings": {"layers": "top"}, **ANY}
+
+
+def test_of_the_top_layers_one_module_is_trained_and_everything_else_stays(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 1)
+    learner.learn(replace(FIRST, train=FIRST.train[::2]), evaluate=False)
+    learner.learn(SECOND, evaluate=False)
+    weights, before, statistics = digest_of_weights(learner), ask(learner, TEXTS), shared_digests(learner, "statistics")
+    report = learner.consolidate(**TOP)
+    assert (report.share, report.examples) == (None, 24)
+    assert "one module for all labels" in str(report)
+    assert len({shared_slot_of(task.active.objects) for task in learner.tasks} - {None}) == 1
+    assert digest_of_weights(learner) == weights
+    assert shared_digests(learner, "statistics") == statistics
+    assert ask(learner, TEXTS) != before
+    require_same(ask(learner, TEXTS), ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
+    assert learner.consolidation_due() is None
+    assert [row.consolidated for row in learner.generations] == [0, 2]
+    learner.rollback(FIRST.name, 1, evaluate=False)
+    trained = ["module" in {cost.stage for cost in event.costs} for event in learner.store.events()[-2:]]
+    assert trained == [True, False], "the module of the older version is still there"
+    learner.restore(report.replaced, evaluate=False)
+    require_same(ask(learner, TEXTS), before, "in the generation before")
+    assert learner.consolidation_due() is not None
+    assert learner.store.verify() == []
+
+
+def test_the_top_layers_can_be_consolidated_before_and_after_all_layers(tmp_path: Path) -> None:
+    learner, alone = workspace(tmp_path, 2), workspace(tmp_path, 3, "alone")
+    learner.consolidate(**TOP)
+    learner.learn(THIRD, evaluate=False)
+    learner.consolidate(**ANY)
+    alone.consolidate(**ANY)
+    assert learner.store.snapshot().shared.keys() == alone.store.snapshot().shared.keys()
+    weights = digest_of_weights(learner)
+    assert weights == digest_of_weights(alone)
+    learner.consolidate(**TOP)
+    assert digest_of_weights(learner) == weights
+    assert note_of(learner) is not None
+    assert {shared_slot_of(task.active.objects) for task in learner.tasks} == {"merged-1"}
+    assert "consolidated" not in learner.store.snapshot().shared
+    assert learner.store.verify() == []
+
+
+def test_the_top_layers_need_no_texts(tmp_path: Path) -> None:
+    settings = {"replay": {"latent_only": True}, "consolidation": {"layers": "top"}}
+    learner = workspace(tmp_path, 2, **settings)
+    assert learner.consolidation_due() is not None
+    assert learner.consolidate(**ANY).after.total == 8
+
+
+def test_the_top_layers_need_modules(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, method="lda")
+    with frozen_state(learner), pytest.raises(ConfigError, match=r"'lda' has no modules.*layers=top"):
+        learner.consolidate(**TOP)
+
+
+def test_a_module_for_all_labels_is_trained_again_to_forget(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 3)
+    learner.consolidate(**TOP)
+    report = learner.forget([FIRST.train[0].text])
+    assert report.learned_again == tuple(task.name for task in stream())
+    assert report.complete
+    assert learner.consolidation_due() is None
 
 
 # Interruptions

@@ -113,11 +113,14 @@ def consolidation_blocker(settings: Settings) -> str | None:
     if not method.consolidates:
         upgrade = "; `conpet upgrade` makes this a workspace of 'dynamic'" if issubclass(method, StaticMethod) else ""
         return f"{no_consolidation(method.name)}{upgrade}"
-    if settings.replay.latent_only:
+    if settings.consolidation.layers == "top":
+        if not method.module_per_task:
+            return f"method {method.name!r} has no modules, so there is nothing to train with consolidation.layers=top"
+    elif settings.replay.latent_only:
         return (
             "with latent_only=true only the states of past examples are stored, and a tuned backbone needs their "
-            "texts. Train one module for all tasks on the layers above the cut instead (`conpet merge WORKSPACE "
-            "TASK...`), or make a workspace that stores texts"
+            "texts. Train one module for all labels on the layers above the cut instead (`conpet consolidate "
+            "WORKSPACE --set layers=top`), or make a workspace that stores texts"
         )
     return None
 
@@ -128,13 +131,13 @@ def no_consolidation(method: str) -> str:
     return f"method {method!r} has no consolidation; methods that have one: {others}"
 
 
-def check_consolidation(snapshot: Snapshot, bound: float) -> None:
-    """Check the arguments of `ConPET.consolidate`.
+def check_consolidation(snapshot: Snapshot, bound: float, settings: Settings) -> None:
+    """Check the arguments of `ConPET.consolidate`; `settings` are the workspace's with those of the consolidation.
 
     Raises:
         ConfigError: The workspace cannot be consolidated, or the bound is wrong.
     """
-    blocker = consolidation_blocker(Settings.parse(snapshot.header.settings))
+    blocker = consolidation_blocker(settings)
     if not blocker and not any(task.active.labels for task in snapshot.tasks):
         blocker = "it has no task with labels to train on; learn one first"
     if blocker:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -13,6 +13,7 @@ from conpet.backbone.backbone import Loaded
 from conpet.backbone.states import States
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_consolidation, consolidation_blocker
+from conpet.commands.merge import free_slot, merged_objects
 from conpet.commands.refusal import Refusal, last_refusal
 from conpet.commands.tuned import TunedBackbones
 from conpet.commands.validation import check_bound, validated
@@ -21,12 +22,15 @@ from conpet.context import TrainContext
 from conpet.data import Kind
 from conpet.errors import AccuracyBoundError, DataError, Problem
 from conpet.methods.base import Method, Rebuilt, TaskData
+from conpet.methods.dynamic import DynamicMethod
+from conpet.modules.adapter import ADAPTER_TENSORS, digest_tensors
 from conpet.modules.folded import all_layers, folded_artifact, interpolated, train_to_fold
-from conpet.modules.folded_info import FOLDED, Producer, consolidation_among
+from conpet.modules.folded_info import FOLDED, ConsolidationNote, Producer, consolidation_among
 from conpet.modules.training import TrainingJob
 from conpet.replay.memory import MEMORY, StoredExamples, Subset
 from conpet.replay.memory_writer import MemoryWriter, examples_without_test_labels, stored_examples
 from conpet.state.live import backbone_of
+from conpet.state.slots import CONSOLIDATION
 from conpet.state.state import State
 from conpet.store import SideObject, Snapshot, Store
 from conpet.types import ConsolidationReport
@@ -40,15 +44,18 @@ def consolidate(
     tx: Transaction, bound: float, changes: Mapping[str, Any], tuned: TunedBackbones | None = None
 ) -> ConsolidationReport:
     """Consolidate a workspace; see `ConPET.consolidate`."""
-    check_consolidation(tx.snapshot, bound)
-    started = monotonic()
     settings = tx.settings.changed({"consolidation": dict(changes)})
+    check_consolidation(tx.snapshot, bound, settings)
+    started = monotonic()
     sources, notes = _sources(tx.snapshot)
     parts = [*(task.active.digest for task in tx.snapshot.tasks), VERB]
     trained_by = settings.consolidation.model_dump_json(exclude={"share"})  # the same LoRA serves every share
     context = tx.context(scratch=tx.scratch_name([*parts, trained_by]))
     examples = learned_examples(tx.snapshot)
-    done = learned_over_tuned(tx, tx.state, sources, settings, context, parts, examples, tuned)
+    if settings.consolidation.layers == "top":
+        done = _learned_on_top(tx, sources, context, examples)
+    else:
+        done = learned_over_tuned(tx, tx.state, sources, settings, context, parts, examples, tuned)
     method, rebuilt = done.method, done.rebuilt
     with tx.costs.stage("validation"):
         total = sum(source.count(Subset.VALIDATION) for source in sources)
@@ -62,7 +69,7 @@ def consolidate(
             after,
             bound,
             "the consolidation",
-            f"fold in a share below {done.share:.2g} (setting `consolidation.share`), or learn more examples first",
+            done.advice,
         )
         tx.method = method
         evaluation = tx.evaluate(rebuilt.state)
@@ -72,13 +79,13 @@ def consolidate(
             evaluation,
             VERB,
             pin=True,
-            side_objects=tuple(side_objects(tx, rebuilt.objects, done.train)),
-            shared={**dict.fromkeys(tx.snapshot.shared), **done.shared},
+            side_objects=done.side_objects(tx),
+            shared=done.shared,
             detail={
                 "tasks": [source.task for source in sources],
                 "examples": examples,
                 "steps": done.steps,
-                "module": done.module.documents[FOLDED]["digest"],
+                "module": done.digest,
                 "share": done.share,
                 "settings": settings.consolidation.model_dump(mode="json"),
                 "bound": bound,
@@ -106,28 +113,55 @@ def consolidate(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consolidated:
-    """All tasks learned over a backbone that was tuned on them.
+    """All tasks learned together, not committed yet.
 
     Attributes:
-        method: The method over that backbone.
-        module: The module folded into it.
-        share: Share of its trained change that the module makes.
-        rebuilt: The new objects of the tasks.
-        train: Prefix states of the training examples by task.
+        method: The method, over another backbone if that was tuned.
+        rebuilt: The next state.
+        shared: New shared objects, by slot; None empties one.
         steps: Optimiser steps taken.
+        digest: Digest of the trained weights.
+        share: Share of the trained change that was folded into the backbone; None if it was left as it is.
+        train: Prefix states of the training examples by task; empty if the backbone was left as it is.
     """
 
     method: Method
-    module: Artifact
-    share: float
     rebuilt: Rebuilt
-    train: Mapping[str, States]
+    shared: Mapping[str, Artifact | None]
     steps: int
+    digest: str
+    share: float | None = None
+    train: Mapping[str, States] = field(default_factory=dict)
 
     @property
-    def shared(self) -> dict[str, Artifact | None]:
-        """The new shared objects."""
-        return {FOLDED: self.module, **self.rebuilt.shared}
+    def advice(self) -> str:
+        """What to do instead if accuracy falls."""
+        smaller = f"fold in a share below {self.share:.2g} (setting `consolidation.share`), or " if self.share else ""
+        return f"{smaller}learn more examples first"
+
+    def side_objects(self, tx: Transaction) -> tuple[SideObject, ...]:
+        """Return the new objects of versions; call it when the transaction has the method."""
+        if self.train:
+            return tuple(side_objects(tx, self.rebuilt.objects, self.train))
+        return merged_objects(tx, self.rebuilt)[1]
+
+
+def _learned_on_top(
+    tx: Transaction, sources: Sequence[StoredExamples], context: TrainContext, examples: int
+) -> Consolidated:
+    """Train one module for all labels over the present backbone, as a merge of all tasks does."""
+    method = tx.method
+    assert isinstance(method, DynamicMethod), "`consolidation_blocker` refuses other methods"  # noqa: S101
+    labelled = {task.name for task in tx.state.tasks if task.labels}
+    slot = free_slot(tx)
+    merged = method.merge(tx.state, [source.task for source in sources if source.task in labelled], slot, context)
+    shared, _ = merged_objects(tx, merged)
+    module = shared[slot]
+    assert module is not None, "the merged module serves all tasks"  # noqa: S101
+    digest = digest_tensors(module.tensors[ADAPTER_TENSORS])
+    shared[CONSOLIDATION] = ConsolidationNote(len(labelled), examples, digest).artifact()
+    rebuilt = replace(merged, state=merged.state.with_shared(shared))
+    return Consolidated(method, rebuilt, shared, merged.steps, digest)
 
 
 def learned_over_tuned(
@@ -167,7 +201,15 @@ def learned_over_tuned(
     scratch = context.scratch / f"share-{share}" if context.scratch else None
     rebuilt = method.consolidate(candidate, batch, replace(context, scratch=scratch))
     train = {data.task.name: data.train for data in batch}
-    return Consolidated(method, module, share, rebuilt, train, steps + rebuilt.steps)
+    return Consolidated(
+        method,
+        rebuilt,
+        {**dict.fromkeys(tx.snapshot.shared), FOLDED: module, **rebuilt.shared},
+        steps + rebuilt.steps,
+        module.documents[FOLDED]["digest"],
+        share,
+        train,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def _generation(snapshot: Snapshot, event: EventRecord, size: int, *, present: b
         present,
         tuple(task.name for task in snapshot.tasks),
         sum(len(task.active.labels) for task in snapshot.tasks),
-        len(consolidation.tasks) if consolidation else 0,
+        consolidation.tasks if consolidation else 0,
         whole_accuracy(row_of(event).tallies),
         size,
     )

@@ -197,8 +197,7 @@ def _consolidation(tx: Transaction, state: State, sources: Sequence[StoredExampl
     context = _context(tx, "", sources, key)
     examples = sum(source.count(Subset.TRAIN) for source in sources)
     done = learned_over_tuned(tx, state, sources, tx.settings, context, [key], examples)
-    shared = {**dict.fromkeys(tx.snapshot.shared), **done.shared}
-    return LearnedAgain(done.method, done.rebuilt.state, done.rebuilt.objects, shared, done.train)
+    return LearnedAgain(done.method, done.rebuilt.state, done.rebuilt.objects, done.shared, done.train)
 
 
 def _context(tx: Transaction, name: str, memory: Sequence[StoredExamples], key: str) -> TrainContext:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from conpet.artifact import Artifact
 from conpet.commands.base import Transaction
 from conpet.commands.checks import mergeable
 from conpet.commands.validation import check_bound, validated
 from conpet.errors import ConfigError, DataError, Problem
+from conpet.methods.base import Rebuilt
 from conpet.methods.dynamic import DynamicMethod
 from conpet.replay.memory import StoredExamples, Subset
 from conpet.replay.memory_writer import examples_without_test_labels
@@ -23,34 +25,41 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
     """Merge tasks; see `ConPET.merge`."""
     wanted, method = mergeable(tx.snapshot, names, bound), tx.method
     assert isinstance(method, DynamicMethod), "`mergeable` refuses other methods"  # noqa: S101
-    slot, sources = _free_slot(tx), _sources(tx, wanted)
+    slot, sources = free_slot(tx), _sources(tx, wanted)
     context = tx.context(scratch=tx.scratch_name(["|".join(sorted(sources)), "merge"]))
     merged = method.merge(tx.state, sources, slot, context)
     before, after = (validated(method, state, sources.values()) for state in (tx.state, merged.state))
     check_bound(before, after, bound, f"merging {', '.join(sources)}", "merge other tasks")
-    versions = task_states(tx.snapshot.versions)
-    active = {task.name: task for task in merged.state.tasks}
-    following = [
-        active[task.name] if version.active else task
-        for version, task in zip(tx.snapshot.versions, versions, strict=True)
-    ]
-    pruned = method.prune_labels(tx.state, versions, following)
-    state = merged.state.with_shared(pruned) if pruned else merged.state
+    shared, side_objects = merged_objects(tx, merged)
+    state = merged.state.with_shared(shared)
     bytes_before = tx.store.events()[-1].bytes_stored
     evaluation = tx.evaluate(state)
     event = tx.commit(
         state,
         evaluation,
         "merge",
-        side_objects=tuple(
-            SideObject(name, tx.snapshot.task(name).active.number, part, artifact)
-            for name, objects in merged.objects.items()
-            for part, artifact in objects.items()
-        ),
-        shared={**merged.shared, **pruned},
+        side_objects=side_objects,
+        shared=shared,
         detail={"tasks": list(sources), "steps": merged.steps, "bound": bound},
     )
     return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, tx.measured(evaluation))
+
+
+def merged_objects(tx: Transaction, merged: Rebuilt) -> tuple[dict[str, Artifact | None], tuple[SideObject, ...]]:
+    """Return the shared objects after a merge, without modules that serve no version any more, and those of tasks."""
+    versions = task_states(tx.snapshot.versions)
+    active = {task.name: task for task in merged.state.tasks}
+    following = [
+        active[task.name] if version.active else task
+        for version, task in zip(tx.snapshot.versions, versions, strict=True)
+    ]
+    pruned = tx.method.prune_labels(tx.state, versions, following)
+    side_objects = tuple(
+        SideObject(name, tx.snapshot.task(name).active.number, part, artifact)
+        for name, objects in merged.objects.items()
+        for part, artifact in objects.items()
+    )
+    return {**merged.shared, **pruned}, side_objects
 
 
 def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:
@@ -77,6 +86,7 @@ def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]
     return sources
 
 
-def _free_slot(tx: Transaction) -> str:
+def free_slot(tx: Transaction) -> str:
+    """Return the name of a shared slot for a merged module that no version uses."""
     used = [int(slot.removeprefix(_SLOT)) for slot in tx.snapshot.shared if slot.startswith(_SLOT)]
     return f"{_SLOT}{max(used, default=0) + 1}"

@@ -117,6 +117,7 @@ WORKSPACE = {
     "replay.memory_bytes": marked("Most bytes that are kept for replay."),
     "replay.memory_per_label": marked("Examples of each label that the fixed schedule keeps."),
     "replay.latent_only": marked("Whether only numbers are kept of examples, never their text."),
+    "consolidation.layers": marked("Whether consolidation changes the model or trains a module only."),
     "consolidation.rank": marked("Size of the change that consolidation makes to the model."),
     "consolidation.epochs": marked("How often consolidation passes over the stored examples."),
     "consolidation.batch_size": marked("Examples in a step of consolidation."),

@@ -1,4 +1,4 @@
-"""The stored record of a module folded into the backbone; reading it does not import torch."""
+"""The stored records of warm-ups and consolidations; reading them does not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
-from conpet.artifact import ObjectReader
+from conpet.artifact import Artifact, ObjectReader
+from conpet.state.slots import CONSOLIDATION
 
 FOLDED = "folded"
 """Shared slot of the module folded into the backbone, and stem of the document with its `FoldedNote`."""
@@ -50,7 +51,32 @@ class FoldedNote(NamedTuple):
         return {**self._asdict(), "tasks": list(self.tasks)}
 
 
-def consolidation_among(shared: Mapping[str, ObjectReader]) -> FoldedNote | None:
-    """Return the record of the consolidation that a workspace's backbone contains, or None."""
+class ConsolidationNote(NamedTuple):
+    """Record of the last consolidation that a state contains.
+
+    Attributes:
+        tasks: Number of its tasks.
+        examples: Number of training examples that these were learned from.
+        digest: Digest of the weights it trained.
+    """
+
+    tasks: int
+    examples: int
+    digest: str
+
+    def artifact(self) -> Artifact:
+        """Return the object to store in the slot `CONSOLIDATION`, if no module was folded into the backbone."""
+        return Artifact(documents={CONSOLIDATION: self._asdict()})
+
+
+def consolidation_among(shared: Mapping[str, ObjectReader]) -> ConsolidationNote | None:
+    """Return the record of the last consolidation among a workspace's shared objects, or None.
+
+    One of the top layers is the last one if there is any: one of all layers empties its slot.
+    """
+    if CONSOLIDATION in shared:
+        return ConsolidationNote(**shared[CONSOLIDATION].document(CONSOLIDATION))
     note = FoldedNote.among(shared)
-    return note if note and note.producer is Producer.CONSOLIDATION else None
+    if note is None or note.producer is not Producer.CONSOLIDATION:
+        return None
+    return ConsolidationNote(len(note.tasks), note.examples, note.digest)

@@ -31,6 +31,9 @@ STATIC = "static"
 CONSOLIDATED = "consolidated"
 """Shared slot of the module that a consolidation of a dynamic workspace trains for all labels."""
 
+CONSOLIDATION = "consolidation"
+"""Shared slot of the record of a consolidation that left the backbone as it is, and stem of its document."""
+
 STATISTICS = "statistics"
 """Shared slot of the Gram matrix, and its stem there; also the name of a state's fitted statistics."""
 
