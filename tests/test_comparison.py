@@ -59,6 +59,16 @@ def test_learners_are_listed_as_named_with_their_costs(compared: ComparisonRepor
     assert (consolidated.method, consolidated.consolidated) == ("dynamic", True)
 
 
+def test_the_top_layers_can_be_consolidated_alone(compared: ComparisonReport) -> None:
+    """Both consolidations start from the learned workspace, whichever is measured first."""
+    report = compare_learners(STREAM, ("dynamic+consolidate", "dynamic+consolidate-top", "dynamic"), **tiny_settings())
+    whole, top, dynamic = report.results
+    assert (top.method, top.consolidated, top.only_top, whole.only_top) == ("dynamic", True, True, False)
+    assert whole.correct == compared.result("dynamic+consolidate").correct
+    assert whole.passes_per_example == pytest.approx(compared.result("dynamic+consolidate").passes_per_example, rel=0.05)
+    assert dynamic.passes_per_example < top.passes_per_example < whole.passes_per_example
+
+
 def test_a_method_that_retrains_is_trained_once(compared: ComparisonReport) -> None:
     assert "joint: trained once, on all tasks; learning them one after another trains it 2 times" in compared.notes
     assert compared.result("joint").passes_per_example < 2 * compared.result("dynamic").passes_per_example

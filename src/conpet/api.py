@@ -1027,6 +1027,9 @@ class ConPET:
         it is no worse on stored validation examples, and the generation before it can be gone back to (`restore`). If
         the process is killed, calling it again resumes from the last checkpoint.
 
+        With `consolidation.layers="top"` the backbone and all statistics stay as they are, and only the shared module
+        is trained: it takes less time, needs no stored texts, and older versions keep their modules.
+
         Args:
             bound: Largest accepted fall of the accuracy on validation examples, among all labels, in points.
             settings: Fields of the section `consolidation` that differ from the workspace's, for example
@@ -1041,7 +1044,8 @@ class ConPET:
         Raises:
             AccuracyBoundError: The accuracy would fall by more than `bound`; nothing was changed.
             DataError: No task has validation examples, or a label has no stored training example.
-            ConfigError: The method is static, the workspace stores no texts (`latent_only`), or it has no labels.
+            ConfigError: The method is static, the workspace stores no texts (`latent_only`; not with the top layers), or
+                it has no labels.
         """
         return self._change(
             consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, gate, bound, settings or {}, tuned

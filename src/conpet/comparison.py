@@ -26,7 +26,7 @@ from conpet.errors import ConfigError, DataError, DivergedError, UnknownNameErro
 from conpet.methods import METHODS
 from conpet.modules.optimisation import steps_of
 from conpet.report import text
-from conpet.report.comparison import CONSOLIDATE, LEARNERS, LEVEL, ComparisonReport, LearnerResult
+from conpet.report.comparison import CONSOLIDATE, CONSOLIDATE_TOP, LEARNERS, LEVEL, ComparisonReport, LearnerResult
 from conpet.types import ConsolidationReport
 
 FEWEST = 20
@@ -37,6 +37,8 @@ _SAMPLE = 32
 """Number of examples that the speed is measured on."""
 _ALWAYS = 100.0
 """A bound with which every consolidation is kept."""
+_ENDINGS: Mapping[str, Mapping[str, Any]] = {CONSOLIDATE_TOP: {"layers": "top"}, CONSOLIDATE: {}}
+"""The settings of the consolidation by the ending of a learner's name."""
 
 
 def compare_learners(
@@ -59,8 +61,9 @@ def compare_learners(
 
     Args:
         tasks: The tasks, in the order in which they are to be learned.
-        learners: Names of methods; with "+consolidate" at the end, the workspace is consolidated after the last task. A
-            method that retrains on everything is trained once, at the end.
+        learners: Names of methods; with "+consolidate" at the end, the workspace is consolidated after the last task,
+            with "+consolidate-top" only on the layers above the cut. A method that retrains on everything is trained
+            once, at the end.
         divisions: Number of random divisions, 1 or more; the time grows with it.
         backbone: As in `ConPET.create`.
         progress: Called with the name of a learner and the share done, 0 to 1.
@@ -141,14 +144,14 @@ def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
         raise ConfigError(f"learners={learners!r}: give a list of methods, for example {list(LEARNERS)}")
     plan: dict[str, list[str]] = {}
     for learner in dict.fromkeys(learners):
-        name = learner.removesuffix(CONSOLIDATE)
-        if name not in METHODS:
-            known = [*METHODS, *(name + CONSOLIDATE for name in METHODS)]
+        name, plus, ending = learner.partition("+")
+        if name not in METHODS or plus + ending not in ("", *_ENDINGS):
+            known = [name + end for end in ("", *_ENDINGS) for name in METHODS]
             raise UnknownNameError(
-                f"no learner {learner!r}{did_you_mean(learner, known)}; give methods, alone or with {CONSOLIDATE}: "
-                f"{', '.join(METHODS)}"
+                f"no learner {learner!r}{did_you_mean(learner, known)}; give methods, alone or with "
+                f"{' or '.join(_ENDINGS)}: {', '.join(METHODS)}"
             )
-        requested = given.changed({"method": name})
+        requested = given.changed({"method": name, "consolidation": _ENDINGS.get(plus + ending, {})})
         check_settings(requested)
         if learner != name and not METHODS[name].consolidates:
             raise ConfigError(f"learner {learner!r}: {no_consolidation(name)}. Give {name!r} alone")
@@ -258,8 +261,11 @@ class _Trial:
             found: dict[str, _Outcome | str] = {name: self._outcome(None)}
         except DivergedError as error:
             return dict.fromkeys(wanted, str(error))
-        if f"{name}{CONSOLIDATE}" in wanted:
-            found[f"{name}{CONSOLIDATE}"] = self._consolidated(f"{name}{CONSOLIDATE}")
+        learned = self.spent
+        for ending, settings in _ENDINGS.items():  # the result does not depend on a consolidation of the top before
+            if f"{name}{ending}" in wanted:
+                self.spent = replace(learned)
+                found[f"{name}{ending}"] = self._consolidated(f"{name}{ending}", settings)
         return {learner: found[learner] for learner in wanted}
 
     def _learn(self) -> Iterator[float]:
@@ -271,7 +277,7 @@ class _Trial:
         for number, _ in enumerate(self.workspace.learn_stream([*earlier, last], evaluate=False, gate=False), start=1):
             yield number / len(self.tasks)
 
-    def _consolidated(self, learner: str) -> _Outcome | str:
+    def _consolidated(self, learner: str, settings: Mapping[str, Any]) -> _Outcome | str:
         reports: list[ConsolidationReport] = []
 
         def work() -> Iterator[float]:
@@ -280,7 +286,7 @@ class _Trial:
 
             reports.append(
                 self.workspace.consolidate(
-                    bound=_ALWAYS, tuned=self.tuned, evaluate=False, gate=False, progress=progress
+                    bound=_ALWAYS, settings=settings, tuned=self.tuned, evaluate=False, gate=False, progress=progress
                 )
             )
             yield 1.0

@@ -47,7 +47,7 @@ def compare(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Methods to compare, with commas; METHOD+consolidate also consolidates after the last task.",
+            help="Methods to compare, with commas; METHOD+consolidate also consolidates after the last task, METHOD+consolidate-top only the top layers.",
         ),
     ] = ",".join(LEARNERS),
     divisions: Annotated[
@@ -147,7 +147,8 @@ def _commands(report: ComparisonReport, source: list[str], given: dict[str, Any]
     commands = [init, ["conpet", "learn", _WORKSPACE, *source]]
     if report.choice.consolidated:
         fall = report.choice.fall
-        commands.append(["conpet", "consolidate", _WORKSPACE, *(["--bound", str(ceil(fall))] if fall else [])])
+        top = ["--set", "layers=top"] if report.choice.only_top else []
+        commands.append(["conpet", "consolidate", _WORKSPACE, *top, *(["--bound", str(ceil(fall))] if fall else [])])
     return [shlex.join(command) for command in commands]
 
 

@@ -13,7 +13,17 @@ LEVEL = 0.05
 """A learner is clearly worse than the best if the p-value is below this."""
 CONSOLIDATE = "+consolidate"
 """Ending of a learner's name: the workspace is consolidated after the last task."""
-LEARNERS = ("lda", "logistic", f"lda{CONSOLIDATE}", f"logistic{CONSOLIDATE}", "dynamic", f"dynamic{CONSOLIDATE}")
+CONSOLIDATE_TOP = "+consolidate-top"
+"""Ending of a learner's name: only the layers above the cut are consolidated (`consolidation.layers=top`)."""
+LEARNERS = (
+    "lda",
+    "logistic",
+    f"lda{CONSOLIDATE}",
+    f"logistic{CONSOLIDATE}",
+    "dynamic",
+    f"dynamic{CONSOLIDATE_TOP}",
+    f"dynamic{CONSOLIDATE}",
+)
 """The learners compared by default, simplest first."""
 
 
@@ -27,7 +37,7 @@ class LearnerResult(_Frozen):
     With several divisions, costs are means over them.
 
     Attributes:
-        learner: A method, or a method with "+consolidate".
+        learner: A method, alone or with "+consolidate" or "+consolidate-top".
         correct: Number of measured examples it answered correctly, over all divisions.
         accuracies: Its accuracy in each division.
         only_it: Number of distinct examples that it answered correctly more often than the best learner.
@@ -60,12 +70,17 @@ class LearnerResult(_Frozen):
     @property
     def method(self) -> str:
         """The method of its workspace."""
-        return self.learner.removesuffix(CONSOLIDATE)
+        return self.learner.partition("+")[0]
 
     @property
     def consolidated(self) -> bool:
         """Whether the workspace is consolidated after the last task."""
-        return self.learner.endswith(CONSOLIDATE)
+        return self.learner != self.method
+
+    @property
+    def only_top(self) -> bool:
+        """Whether only the layers above the cut are consolidated."""
+        return self.learner.endswith(CONSOLIDATE_TOP)
 
 
 class ComparisonReport(_Frozen):

@@ -199,12 +199,19 @@ async def ask_to_consolidate(visit: Operator) -> Response:
     workspace = visit.context.opened()
     if blocker := consolidation_blocker(workspace.settings):
         raise ApiProblem(409, "cannot-consolidate", blocker)
+    examples = workspace.learned_examples
+    tuned = visit.ngettext(
+        "The language model is tuned on the %(num)s training example of all tasks together.",
+        "The language model is tuned on the %(num)s training examples of all tasks together.",
+        examples,
+    )
+    trained = visit.ngettext(
+        "A module is trained on the %(num)s training example of all tasks together; the language model stays as it is.",
+        "A module is trained on the %(num)s training examples of all tasks together; the language model stays as it is.",
+        examples,
+    )
     effects = [
-        visit.ngettext(
-            "The language model is tuned on the %(num)s training example of all tasks together.",
-            "The language model is tuned on the %(num)s training examples of all tasks together.",
-            workspace.learned_examples,
-        ),
+        trained if workspace.settings.consolidation.layers == "top" else tuned,
         visit.gettext("One module for all tasks replaces their modules."),
         visit.gettext("This takes much longer than learning a task. Answers go on meanwhile."),
         visit.gettext("The result is kept only if it is no worse on validation examples."),
