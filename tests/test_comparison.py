@@ -64,8 +64,9 @@ def test_the_top_layers_can_be_consolidated_alone(compared: ComparisonReport) ->
     report = compare_learners(STREAM, ("dynamic+consolidate", "dynamic+consolidate-top", "dynamic"), **tiny_settings())
     whole, top, dynamic = report.results
     assert (top.method, top.consolidated, top.only_top, whole.only_top) == ("dynamic", True, True, False)
-    assert whole.correct == compared.result("dynamic+consolidate").correct
-    assert whole.passes_per_example == pytest.approx(compared.result("dynamic+consolidate").passes_per_example, rel=0.05)
+    alone = compared.result("dynamic+consolidate")
+    assert whole.correct == alone.correct
+    assert whole.passes_per_example == pytest.approx(alone.passes_per_example, rel=0.05)
     assert dynamic.passes_per_example < top.passes_per_example < whole.passes_per_example
 
 

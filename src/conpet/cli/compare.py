@@ -47,7 +47,10 @@ def compare(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Methods to compare, with commas; METHOD+consolidate also consolidates after the last task, METHOD+consolidate-top only the top layers.",
+            help=(
+                "Methods to compare, with commas; METHOD+consolidate also consolidates after the last task, "
+                "METHOD+consolidate-top only the top layers."
+            ),
         ),
     ] = ",".join(LEARNERS),
     divisions: Annotated[

@@ -206,8 +206,8 @@ async def ask_to_consolidate(visit: Operator) -> Response:
         examples,
     )
     trained = visit.ngettext(
-        "A module is trained on the %(num)s training example of all tasks together; the language model stays as it is.",
-        "A module is trained on the %(num)s training examples of all tasks together; the language model stays as it is.",
+        "A module is trained on the %(num)s training example of all tasks; the language model stays as it is.",
+        "A module is trained on the %(num)s training examples of all tasks; the language model stays as it is.",
         examples,
     )
     effects = [
