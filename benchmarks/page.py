@@ -33,7 +33,9 @@ LEARNERS = {
     "dynamic": "`dynamic`",
     "dynamic, consolidated": "`dynamic`, consolidated after the last task",
     "dynamic, half": "`dynamic`, consolidated after half of the tasks",
+    "dynamic, top": "`dynamic`, top layers consolidated after the last task",
     "dynamic, doubling": "`dynamic`, consolidated at each doubling",
+    "dynamic, top doubling": "`dynamic`, top layers consolidated at each doubling",
     "lda": "`lda`",
     "klda": "`klda`",
     "logistic": "`logistic`",
@@ -122,6 +124,7 @@ def which_pays(study: Study) -> str:
         ("lda", "logistic"),
         ("logistic", "dynamic"),
         ("emr*", "dynamic"),
+        ("dynamic", "dynamic, top"),
         ("dynamic", "dynamic, consolidated"),
         ("joint, all layers", "dynamic, consolidated"),
     ]
@@ -130,7 +133,7 @@ def which_pays(study: Study) -> str:
     for other, learner in steps:
         gains = [study.over(data, learner, other) if study.has(data, learner, other) else "–" for data in study.data]
         lines.append(f"| {LEARNERS[learner]} over {LEARNERS[other]} | {' | '.join(gains)} |")
-    for learner in ("lda", "logistic", "dynamic", "dynamic, consolidated"):
+    for learner in ("lda", "logistic", "dynamic", "dynamic, top", "dynamic, consolidated"):
         cost = "cpu_seconds_per_task"
         costs = [study.value(data, learner, cost) if study.has(data, learner) else "–" for data in study.data]
         lines.append(f"| CPU seconds per task, {LEARNERS[learner]} | {' | '.join(costs)} |")
@@ -152,6 +155,35 @@ def by_arrival(study: Study) -> str:
                 accuracies.append(study.value(data, learner, variant=variant) if measured else "–")
                 seconds.append(study.value(data, learner, "cpu_seconds", variant) if measured else "–")
             lines.append(f"| {' | '.join([NAMES[data], variant, *accuracies, ', '.join(seconds)])} |")
+    return "\n".join(lines)
+
+
+BOUNDS = {
+    "0": "classifiers of frozen features, no module",
+    "1": "and the module of the likeliest task (`top_k=1`)",
+    "3": "and those of the three likeliest tasks (`top_k=3`)",
+    "one module": "and one module trained on all labels at once",
+    "task known": "the true task is known",
+    "task among 1": "the true task is the likeliest one",
+    "task among 3": "the true task is among the three likeliest",
+}
+"""Rules of benchmarks/bounds.py, and their titles."""
+
+
+def bounds() -> str:
+    """Return the table of what bounds the accuracy of the default."""
+    found = json.loads((HERE / "results" / "bounds.json").read_text(encoding="utf-8"))["data"]
+    data_sets = [data for data in NAMES if data in found]
+    lines = [
+        f"| % of training examples that no benchmark uses | {' | '.join(NAMES[data] for data in data_sets)} |",
+        f"|---|{'--:|' * len(data_sets)}",
+    ]
+    for rule, title in BOUNDS.items():
+        cells = [f"{100 * found[data][rule]['accuracy']:.1f}" for data in data_sets]
+        if rule == "one module":
+            gains = [(100 * found[data][rule][key] for key in ("difference", "standard_error")) for data in data_sets]
+            cells = [f"{cell} ({gain:+.1f} ± {error:.1f})" for cell, (gain, error) in zip(cells, gains, strict=True)]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -247,6 +279,7 @@ class Page:
             three_sets=six_sets(self.studies["accuracy-mpnet"]),
             full_sets=six_sets(self.studies["full-data"]),
             by_arrival=by_arrival(self.studies["arrival"]),
+            bounds=bounds(),
             which_pays=which_pays(self.studies["accuracy"]),
             rivals=rivals(self.studies["accuracy"]),
             rivals_missing=rivals_missing(self.studies["accuracy"]),

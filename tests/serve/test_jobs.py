@@ -318,6 +318,15 @@ def test_unknown_names_and_reused_keys_are_refused(server: Served) -> None:
     assert ended(server, asked)["state"] == "cancelled"
 
 
+def test_only_the_top_layers_are_consolidated_if_that_is_asked_for(tmp_path: Path) -> None:
+    with served(workspace(tmp_path, 2).path) as running:
+        wrong = running.client.post("/v1/consolidate", json={"layers": "bottom"})
+        assert (wrong.status_code, "'all' or 'top'" in wrong.text) == (422, True)
+        options = {"bound": 100, "layers": "top", "gate": False}
+        done = ended(running, running.client.post("/v1/consolidate", json=options))
+        assert (done["state"], done["result"]["share"]) == ("succeeded", None)
+
+
 def test_roles(tmp_path: Path) -> None:
     path = workspace(tmp_path, 1).path
     keys = {role: KeyStore(path / "keys.sqlite").create(role)[0] for role in Role}

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 
@@ -355,10 +355,16 @@ class AsyncClient:
         return await self._do(calls.split(label, examples, replace, evaluate, gate, idempotency_key))
 
     async def consolidate(
-        self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+        self,
+        *,
+        bound: float = 0.0,
+        layers: Literal["all", "top"] | None = None,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
-        return await self._do(calls.consolidate(bound, evaluate, gate, idempotency_key))
+        return await self._do(calls.consolidate(bound, layers, evaluate, gate, idempotency_key))
 
     async def forget(
         self,

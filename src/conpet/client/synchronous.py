@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 
@@ -363,10 +363,16 @@ class Client:
         return self._do(calls.split(label, examples, replace, evaluate, gate, idempotency_key))
 
     def consolidate(
-        self, *, bound: float = 0.0, evaluate: bool = True, gate: bool = True, idempotency_key: str | None = None
+        self,
+        *,
+        bound: float = 0.0,
+        layers: Literal["all", "top"] | None = None,
+        evaluate: bool = True,
+        gate: bool = True,
+        idempotency_key: str | None = None,
     ) -> Job:
         """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
-        return self._do(calls.consolidate(bound, evaluate, gate, idempotency_key))
+        return self._do(calls.consolidate(bound, layers, evaluate, gate, idempotency_key))
 
     def forget(
         self,

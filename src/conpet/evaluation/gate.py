@@ -379,7 +379,11 @@ class GateReport:
             return "there are no held-out examples of earlier labels to compare"
         counts = f"{self.compared:,} held-out answers compared, {len(self.changed):,} changed"
         if self.broken:
-            return f"{counts}; {self._counted(self.broken)} would fall by more than the margin"
+            levels = dict.fromkeys(one.level for one in self.broken)
+            margins = ", ".join(
+                f"{level} {margin:g}" for level, margin in margins_of(self.config).items() if level in levels
+            )
+            return f"{counts}; {self._counted(self.broken)} would fall by more than the margin (points: {margins})"
         unknown = f"; not proven for {self._counted(self.not_proven)}" if self.not_proven else ""
         return f"{counts}; none would fall by more than its margin{unknown}"
 

@@ -88,7 +88,8 @@ class Performer:
             case JobKind.ACTIVATE | JobKind.RESTORE:
                 result = self._go_back(options)
             case JobKind.CONSOLIDATE:
-                done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"])
+                settings = {name: options[name] for name in ("layers",) if name in options}
+                done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"], settings=settings)
                 self._log(str(done))
                 result = done.to_json()
             case JobKind.PROMOTE:

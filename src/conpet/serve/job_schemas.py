@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -97,12 +97,14 @@ class ActivateRequest(BaseModel):
 class ConsolidateRequest(BaseModel):
     """How to consolidate; `bound` is the largest accepted fall of the accuracy on validation examples, in points.
 
-    `evaluate` measures all tasks afterwards, `gate` protects earlier answers.
+    `layers` is the workspace's setting `consolidation.layers` unless it is given. `evaluate` measures all tasks
+    afterwards, `gate` protects earlier answers.
     """
 
     model_config = _Strict
 
     bound: Annotated[float, Field(ge=0, le=100)] = 0.0
+    layers: Literal["all", "top"] | None = None
     evaluate: bool = True
     gate: bool = True
 

@@ -255,7 +255,9 @@ async def activate(
     dependencies=[operate_role],
     responses=_CHANGE_ERRORS | ACCEPTED,
     response_model=JobFields,
-    openapi_extra=body_of(ConsolidateRequest, default={}, with_a_bound={"bound": 0.5}),
+    openapi_extra=body_of(
+        ConsolidateRequest, default={}, with_a_bound={"bound": 0.5}, only_the_top_layers={"layers": "top"}
+    ),
 )
 async def consolidate(
     request: Request,
@@ -263,8 +265,8 @@ async def consolidate(
     body: Annotated[ConsolidateRequest, json_body(ConsolidateRequest)],
     idempotency_key: Key = None,
 ) -> Response:
-    """Accept a job that tunes the backbone on the stored examples of all tasks."""
-    options = {"bound": body.bound, "evaluate": body.evaluate, "gate": body.gate}
+    """Accept a job that trains on the stored examples of all tasks together."""
+    options = body.model_dump(exclude_none=True)
     return accepted(await submit_change(request, caller, JobRequest(JobKind.CONSOLIDATE, options), idempotency_key))
 
 
