@@ -64,6 +64,7 @@ def test_the_top_layers_can_be_consolidated_alone(compared: ComparisonReport) ->
     report = compare_learners(STREAM, ("dynamic+consolidate", "dynamic+consolidate-top", "dynamic"), **tiny_settings())
     whole, top, dynamic = report.results
     assert (top.method, top.consolidated, top.only_top, whole.only_top) == ("dynamic", True, True, False)
+    assert LearnerResult.model_validate(top.model_dump() | {"learner": "der++"}).method == "der++"
     alone = compared.result("dynamic+consolidate")
     assert whole.correct == alone.correct
     assert whole.passes_per_example == pytest.approx(alone.passes_per_example, rel=0.05)

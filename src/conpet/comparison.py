@@ -26,7 +26,15 @@ from conpet.errors import ConfigError, DataError, DivergedError, UnknownNameErro
 from conpet.methods import METHODS
 from conpet.modules.optimisation import steps_of
 from conpet.report import text
-from conpet.report.comparison import CONSOLIDATE, CONSOLIDATE_TOP, LEARNERS, LEVEL, ComparisonReport, LearnerResult
+from conpet.report.comparison import (
+    CONSOLIDATE,
+    CONSOLIDATE_TOP,
+    LEARNERS,
+    LEVEL,
+    ComparisonReport,
+    LearnerResult,
+    method_and_ending,
+)
 from conpet.types import ConsolidationReport
 
 FEWEST = 20
@@ -144,14 +152,14 @@ def _plan(learners: Sequence[str], given: Settings) -> dict[str, list[str]]:
         raise ConfigError(f"learners={learners!r}: give a list of methods, for example {list(LEARNERS)}")
     plan: dict[str, list[str]] = {}
     for learner in dict.fromkeys(learners):
-        name, plus, ending = learner.partition("+")
-        if name not in METHODS or plus + ending not in ("", *_ENDINGS):
+        name, ending = method_and_ending(learner)
+        if name not in METHODS:
             known = [name + end for end in ("", *_ENDINGS) for name in METHODS]
             raise UnknownNameError(
                 f"no learner {learner!r}{did_you_mean(learner, known)}; give methods, alone or with "
                 f"{' or '.join(_ENDINGS)}: {', '.join(METHODS)}"
             )
-        requested = given.changed({"method": name, "consolidation": _ENDINGS.get(plus + ending, {})})
+        requested = given.changed({"method": name, "consolidation": _ENDINGS.get(ending, {})})
         check_settings(requested)
         if learner != name and not METHODS[name].consolidates:
             raise ConfigError(f"learner {learner!r}: {no_consolidation(name)}. Give {name!r} alone")

@@ -13,7 +13,7 @@ from conpet.backbone.backbone import Loaded
 from conpet.backbone.states import States
 from conpet.commands.base import Transaction
 from conpet.commands.checks import check_consolidation, consolidation_blocker
-from conpet.commands.merge import free_slot, merged_objects
+from conpet.commands.merge import free_slot, pruned_merge
 from conpet.commands.refusal import Refusal, last_refusal
 from conpet.commands.tuned import TunedBackbones
 from conpet.commands.validation import check_bound, validated
@@ -79,7 +79,7 @@ def consolidate(
             evaluation,
             VERB,
             pin=True,
-            side_objects=done.side_objects(tx),
+            side_objects=done.side_objects or tuple(side_objects(tx, rebuilt.objects, done.train)),
             shared=done.shared,
             detail={
                 "tasks": [source.task for source in sources],
@@ -123,6 +123,7 @@ class Consolidated:
         digest: Digest of the trained weights.
         share: Share of the trained change that was folded into the backbone; None if it was left as it is.
         train: Prefix states of the training examples by task; empty if the backbone was left as it is.
+        side_objects: New objects of versions if the backbone was left as it is; else `side_objects` computes them.
     """
 
     method: Method
@@ -132,18 +133,13 @@ class Consolidated:
     digest: str
     share: float | None = None
     train: Mapping[str, States] = field(default_factory=dict)
+    side_objects: tuple[SideObject, ...] = ()
 
     @property
     def advice(self) -> str:
         """What to do instead if accuracy falls."""
         smaller = f"fold in a share below {self.share:.2g} (setting `consolidation.share`), or " if self.share else ""
         return f"{smaller}learn more examples first"
-
-    def side_objects(self, tx: Transaction) -> tuple[SideObject, ...]:
-        """Return the new objects of versions; call it when the transaction has the method."""
-        if self.train:
-            return tuple(side_objects(tx, self.rebuilt.objects, self.train))
-        return merged_objects(tx, self.rebuilt)[1]
 
 
 def _learned_on_top(
@@ -155,13 +151,13 @@ def _learned_on_top(
     labelled = {task.name for task in tx.state.tasks if task.labels}
     slot = free_slot(tx)
     merged = method.merge(tx.state, [source.task for source in sources if source.task in labelled], slot, context)
-    shared, _ = merged_objects(tx, merged)
-    module = shared[slot]
-    assert module is not None, "the merged module serves all tasks"  # noqa: S101
+    module = merged.shared[slot]
+    assert module is not None, "a merge trains a module"  # noqa: S101
     digest = digest_tensors(module.tensors[ADAPTER_TENSORS])
-    shared[CONSOLIDATION] = ConsolidationNote(len(labelled), examples, digest).artifact()
-    rebuilt = replace(merged, state=merged.state.with_shared(shared))
-    return Consolidated(method, rebuilt, shared, merged.steps, digest)
+    pruned, of_versions = pruned_merge(tx, merged)
+    note = {CONSOLIDATION: ConsolidationNote(len(labelled), examples, digest).artifact()}
+    rebuilt = replace(pruned, shared={**pruned.shared, **note}, state=pruned.state.with_shared(note))
+    return Consolidated(method, rebuilt, rebuilt.shared, merged.steps, digest, side_objects=of_versions)
 
 
 def learned_over_tuned(

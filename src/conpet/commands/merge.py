@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from conpet.artifact import Artifact
 from conpet.commands.base import Transaction
 from conpet.commands.checks import mergeable
 from conpet.commands.validation import check_bound, validated
@@ -30,8 +30,8 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
     merged = method.merge(tx.state, sources, slot, context)
     before, after = (validated(method, state, sources.values()) for state in (tx.state, merged.state))
     check_bound(before, after, bound, f"merging {', '.join(sources)}", "merge other tasks")
-    shared, side_objects = merged_objects(tx, merged)
-    state = merged.state.with_shared(shared)
+    merged, side_objects = pruned_merge(tx, merged)
+    state = merged.state
     bytes_before = tx.store.events()[-1].bytes_stored
     evaluation = tx.evaluate(state)
     event = tx.commit(
@@ -39,14 +39,14 @@ def merge(tx: Transaction, names: Sequence[str], bound: float) -> MergeReport:
         evaluation,
         "merge",
         side_objects=side_objects,
-        shared=shared,
+        shared=merged.shared,
         detail={"tasks": list(sources), "steps": merged.steps, "bound": bound},
     )
     return MergeReport(tuple(sources), before, after, bytes_before, event.bytes_stored, tx.measured(evaluation))
 
 
-def merged_objects(tx: Transaction, merged: Rebuilt) -> tuple[dict[str, Artifact | None], tuple[SideObject, ...]]:
-    """Return the shared objects after a merge, without modules that serve no version any more, and those of tasks."""
+def pruned_merge(tx: Transaction, merged: Rebuilt) -> tuple[Rebuilt, tuple[SideObject, ...]]:
+    """Return a merge without shared modules that serve no version any more, and the new objects of the versions."""
     versions = task_states(tx.snapshot.versions)
     active = {task.name: task for task in merged.state.tasks}
     following = [
@@ -59,7 +59,9 @@ def merged_objects(tx: Transaction, merged: Rebuilt) -> tuple[dict[str, Artifact
         for name, objects in merged.objects.items()
         for part, artifact in objects.items()
     )
-    return {**merged.shared, **pruned}, side_objects
+    if pruned:
+        merged = replace(merged, shared={**merged.shared, **pruned}, state=merged.state.with_shared(pruned))
+    return merged, side_objects
 
 
 def _sources(tx: Transaction, names: Sequence[str]) -> dict[str, StoredExamples]:

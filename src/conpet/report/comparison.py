@@ -27,6 +27,12 @@ LEARNERS = (
 """The learners compared by default, simplest first."""
 
 
+def method_and_ending(learner: str) -> tuple[str, str]:
+    """Return the method of a learner, and the ending that says how it is consolidated ("" if it is not)."""
+    ending = next((one for one in (CONSOLIDATE_TOP, CONSOLIDATE) if learner.endswith(one)), "")
+    return learner.removesuffix(ending), ending
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -70,7 +76,7 @@ class LearnerResult(_Frozen):
     @property
     def method(self) -> str:
         """The method of its workspace."""
-        return self.learner.partition("+")[0]
+        return method_and_ending(self.learner)[0]
 
     @property
     def consolidated(self) -> bool:
