@@ -80,9 +80,10 @@ def test_learn_says_when_one_is_due_and_does_it_when_asked(tmp_path: Path) -> No
         assert learned.code == 0
         assert ("a consolidation is due: 32 training examples in 2 tasks" in learned.out) == (not more)
         *_, last = learned.out.splitlines()
-        ways = ["predict", "report", *([] if more else ["consolidate"])]
+        ways = ["predict", "report", *([] if more else ["consolidate", "consolidate"])]
         assert learned.out.count("next:") == 1
         assert re.findall(r"conpet (\w+)", last) == ways
+        assert last.endswith("--set layers=top") == (not more)
     assert "validation examples" in learned.out
     assert conpet("consolidate", tmp_path / "plain", "--set", "epoch=1").code == 1
 

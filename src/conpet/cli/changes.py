@@ -110,6 +110,7 @@ def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -
         may_consolidate: Whether to advise a consolidation if one is due and there are validation examples to judge it
             by.
     """
+    from conpet.commands.checks import consolidation_blocker
     from conpet.commands.consolidate import due as consolidation_due
     from conpet.data import Kind
 
@@ -120,6 +121,9 @@ def print_next(workspace: ConPET, path: Path, *, may_consolidate: bool = True) -
     if due is not None and due.judged:
         line(f"a consolidation is due: {due}")
         commands.append(f"conpet consolidate {path}")
+        top = workspace.settings.changed({"consolidation": {"layers": "top"}})
+        if top != workspace.settings and consolidation_blocker(top) is None:
+            commands.append(f"conpet consolidate {path} --set layers=top")
     line(f"next: {'   or: '.join(commands)}", style="dim")
 
 
