@@ -181,8 +181,11 @@ def bounds() -> str:
     for rule, title in BOUNDS.items():
         cells = [f"{100 * found[data][rule]['accuracy']:.1f}" for data in data_sets]
         if rule == "one module":
-            gains = [(100 * found[data][rule][key] for key in ("difference", "standard_error")) for data in data_sets]
-            cells = [f"{cell} ({gain:+.1f} ± {error:.1f})" for cell, (gain, error) in zip(cells, gains, strict=True)]
+            gains = [found[data][rule] for data in data_sets]
+            cells = [
+                f"{cell} ({100 * gain['difference']:+.1f} ± {100 * gain['standard_error']:.1f})"
+                for cell, gain in zip(cells, gains, strict=True)
+            ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -792,7 +792,8 @@ class Generation:
         present: Whether it is the present one.
         tasks: Names of its tasks.
         labels: Number of its labels.
-        consolidated: Number of tasks that its backbone was consolidated with; 0 for none.
+        consolidated: Number of tasks of its last consolidation; 0 for none.
+        layers: Which layers that trained: "all" or "top" (`ConsolidationConfig.layers`); None without one.
         whole_accuracy: Whole accuracy measured by the change that made it, or None.
         bytes: Size of the objects that only this generation needs; for the present one, of all its objects.
     """
@@ -804,6 +805,7 @@ class Generation:
     tasks: tuple[str, ...]
     labels: int
     consolidated: int
+    layers: str | None
     whole_accuracy: float | None
     bytes: int
 

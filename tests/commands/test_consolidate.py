@@ -293,7 +293,7 @@ def test_of_the_top_layers_one_module_is_trained_and_everything_else_stays(tmp_p
     assert ask(learner, TEXTS) != before
     require_same(ask(learner, TEXTS), ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
     assert learner.consolidation_due() is None
-    assert [row.consolidated for row in learner.generations] == [0, 2]
+    assert [(row.consolidated, row.layers) for row in learner.generations] == [(0, None), (2, "top")]
     learner.rollback(FIRST.name, 1, evaluate=False)
     trained = ["module" in {cost.stage for cost in event.costs} for event in learner.store.events()[-2:]]
     assert trained == [True, False], "the module of the older version is still there"
@@ -329,7 +329,7 @@ def test_the_top_layers_need_no_texts(tmp_path: Path) -> None:
 
 def test_the_top_layers_need_modules(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, method="lda")
-    with frozen_state(learner), pytest.raises(ConfigError, match=r"'lda' has no modules.*layers=top"):
+    with frozen_state(learner), pytest.raises(ConfigError, match=r"'lda' has no modules.*layers=top.*layers=all"):
         learner.consolidate(**TOP)
 
 

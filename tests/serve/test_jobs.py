@@ -325,6 +325,11 @@ def test_only_the_top_layers_are_consolidated_if_that_is_asked_for(tmp_path: Pat
         options = {"bound": 100, "layers": "top", "gate": False}
         done = ended(running, running.client.post("/v1/consolidate", json=options))
         assert (done["state"], done["result"]["share"]) == ("succeeded", None)
+        listed = running.client.get("/v1/generations").json()["generations"]
+        assert [row["layers"] for row in listed] == [None, "top"]
+        unchanged = ended(running, running.client.post("/v1/consolidate", json=options))
+        assert (unchanged["state"], unchanged["result"]["consolidated"]) == ("succeeded", False)
+        assert running.client.get("/v1/generations").json()["generations"] == listed
 
 
 def test_roles(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def consolidate(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the section `consolidation` for this time only (epochs=10); may be repeated.",
+            help=(
+                "A setting of the section `consolidation` for this time only (layers=top, epochs=10); may be repeated."
+            ),
         ),
     ] = None,
     again: Annotated[
@@ -47,6 +49,8 @@ def consolidate(
 
     The result replaces the present state only if it is no worse on stored validation examples. The generation before
     it is kept: `conpet generations` lists it, and `conpet restore` goes back to it.
+    With `--set layers=top` the backbone stays as it is, and only one module for all labels is trained, on the layers
+    above the cut: this is faster.
     An interrupted command resumes when it is run again.
     If neither the workspace nor these settings have changed since the last consolidation, nothing is done without
     --again.
@@ -58,7 +62,9 @@ def consolidate(
     Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     store = Store.open(workspace)
     wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})
-    if not again and _just_consolidated(store, wanted):
+    from conpet.commands.generations import just_consolidated
+
+    if not again and just_consolidated(store, wanted):
         if as_json:
             print_json({"consolidated": False})
         else:
@@ -102,8 +108,8 @@ def generations(
 ) -> None:
     """List the generations of a workspace that `conpet restore` can go back to, and the present one.
 
-    The column `tuned on` shows the tasks of its consolidation, and `stored` what dropping a kept generation frees; for
-    the present one, the size of all its objects.
+    The column `consolidated` shows the tasks of its last consolidation, with "(top)" if that was of the top layers, and
+    `stored` what dropping a kept generation frees; for the present one, the size of all its objects.
     """
     from conpet.commands.generations import generations as list_generations
     from conpet.store import Store
@@ -149,15 +155,6 @@ def restore(
         print_accuracy(evaluation, len(opened.labels))
 
 
-def _just_consolidated(store: Store, settings: Settings) -> bool:
-    """Return whether a consolidation with these settings was the last change, but for those of costs and of the log."""
-    from conpet.evaluation.history import COSTS, LOG
-
-    last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
-    wanted = settings.consolidation.model_dump(mode="json")
-    return last.verb == "consolidate" and last.detail["settings"] == wanted
-
-
 def _print_nothing_new(store: Store, path: Path) -> None:
     from conpet.commands.generations import generations as list_generations
     from conpet.report import text
@@ -175,7 +172,7 @@ def _print_generations(rows: list[Generation]) -> None:
     from conpet.report import text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("generation", "made by", "on", "labels", "tuned on", "accuracy", "stored"):
+    for name in ("generation", "made by", "on", "labels", "consolidated", "accuracy", "stored"):
         table.add_column(name, justify="left" if name in ("generation", "made by", "on") else "right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -183,7 +180,7 @@ def _print_generations(rows: list[Generation]) -> None:
             row.verb,
             row.time.isoformat()[:10],
             text.count(row.labels),
-            text.plural(row.consolidated, "task") if row.consolidated else "",
+            f"{text.plural(row.consolidated, 'task')}{' (top)' if row.layers == 'top' else ''}" if row.layers else "",
             text.percent(row.whole_accuracy),
             text.size(row.bytes),
         )

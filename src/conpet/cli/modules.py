@@ -145,7 +145,8 @@ def _extent(store: Store, task: str) -> tuple[int, int, list[str]]:
         remaining = []
         if shared:
             remaining.append(
-                "Its module serves other tasks too and is kept, although it was trained on these examples."
+                "Its module serves other tasks too and is kept, although it was trained on these examples; "
+                "`conpet forget WORKSPACE --task TASK` trains it again without them."
             )
         if folded and task in folded.tasks:
             warm = folded.producer is Producer.WARM_UP

@@ -359,12 +359,13 @@ class AsyncClient:
         *,
         bound: float = 0.0,
         layers: Literal["all", "top"] | None = None,
+        again: bool = False,
         evaluate: bool = True,
         gate: bool = True,
         idempotency_key: str | None = None,
     ) -> Job:
         """Ask the server to consolidate (see `ConPET.consolidate`), and return the job; as `learn`."""
-        return await self._do(calls.consolidate(bound, layers, evaluate, gate, idempotency_key))
+        return await self._do(calls.consolidate(bound, layers, again, evaluate, gate, idempotency_key))
 
     async def forget(
         self,

@@ -291,9 +291,11 @@ def split(
     return _change("POST", "/v1/split", key, content=content, headers=_JSON)
 
 
-def consolidate(bound: float, layers: str | None, evaluate: bool, gate: bool, key: str | None) -> Call[Job]:
+def consolidate(
+    bound: float, layers: str | None, again: bool, evaluate: bool, gate: bool, key: str | None
+) -> Call[Job]:
     """Return the request to consolidate."""
-    content = _json({"bound": bound, "layers": layers, "evaluate": evaluate, "gate": gate})
+    content = _json({"bound": bound, "layers": layers, "again": again, "evaluate": evaluate, "gate": gate})
     return _change("POST", "/v1/consolidate", key, content=content, headers=_JSON)
 
 

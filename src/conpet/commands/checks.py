@@ -115,7 +115,10 @@ def consolidation_blocker(settings: Settings) -> str | None:
         return f"{no_consolidation(method.name)}{upgrade}"
     if settings.consolidation.layers == "top":
         if not method.module_per_task:
-            return f"method {method.name!r} has no modules, so there is nothing to train with consolidation.layers=top"
+            return (
+                f"method {method.name!r} has no modules, so there is nothing to train with consolidation.layers=top; "
+                "use layers=all (`conpet consolidate WORKSPACE --set layers=all`)"
+            )
     elif settings.replay.latent_only:
         return (
             "with latent_only=true only the states of past examples are stored, and a tuned backbone needs their "

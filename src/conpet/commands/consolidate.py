@@ -155,7 +155,7 @@ def _learned_on_top(
     assert module is not None, "a merge trains a module"  # noqa: S101
     digest = digest_tensors(module.tensors[ADAPTER_TENSORS])
     pruned, of_versions = pruned_merge(tx, merged)
-    note = {CONSOLIDATION: ConsolidationNote(len(labelled), examples, digest).artifact()}
+    note = {CONSOLIDATION: ConsolidationNote(len(labelled), examples, digest, "top").artifact()}
     rebuilt = replace(pruned, shared={**pruned.shared, **note}, state=pruned.state.with_shared(note))
     return Consolidated(method, rebuilt, rebuilt.shared, merged.steps, digest, side_objects=of_versions)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from conpet.evaluation.history import row_of
+from conpet.config import Settings
+from conpet.evaluation.history import COSTS, LOG, row_of
 from conpet.evaluation.metrics import whole_accuracy
 from conpet.modules.folded_info import consolidation_among
 from conpet.store import EventRecord, Snapshot, Store
@@ -44,6 +45,12 @@ def way_back(store: Store, replaced: int) -> int:
     return replaced
 
 
+def just_consolidated(store: Store, settings: Settings) -> bool:
+    """Return whether a consolidation with these settings was the last change, but for those of costs and of the log."""
+    last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
+    return last.verb == "consolidate" and last.detail["settings"] == settings.consolidation.model_dump(mode="json")
+
+
 def holding(store: Store, task: str, labels: Collection[str] = ()) -> tuple[int, ...]:
     """Return the kept generations that hold examples of a task, or a version with one of these labels."""
     found = []
@@ -64,6 +71,7 @@ def _generation(snapshot: Snapshot, event: EventRecord, size: int, *, present: b
         tuple(task.name for task in snapshot.tasks),
         sum(len(task.active.labels) for task in snapshot.tasks),
         consolidation.tasks if consolidation else 0,
+        consolidation.layers if consolidation else None,
         whole_accuracy(row_of(event).tallies),
         size,
     )

@@ -142,7 +142,7 @@ class ConsolidationConfig(StrictModel):
 
     Attributes:
         layers: "all" tunes the backbone. "top" leaves it as it is, and trains only one module for all labels on the
-            layers above the cut, with the settings of the tasks' modules: it takes about a third of the time.
+            layers above the cut, with the settings of the tasks' modules: it takes about a quarter of the time.
         rank: Rank of the LoRA.
         epochs: Passes over the stored examples of all tasks.
         batch_size: Examples per optimiser step. None means `training.batch_size`.

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from conpet.commands.generations import just_consolidated
 from conpet.commands.prepare import check_tasks
 from conpet.context import Progress
 from conpet.data import MixedExamples
@@ -88,10 +89,7 @@ class Performer:
             case JobKind.ACTIVATE | JobKind.RESTORE:
                 result = self._go_back(options)
             case JobKind.CONSOLIDATE:
-                settings = {name: options[name] for name in ("layers",) if name in options}
-                done = self._change(1, 1, None, self._workspace.consolidate, bound=options["bound"], settings=settings)
-                self._log(str(done))
-                result = done.to_json()
+                result = self._consolidate(options)
             case JobKind.PROMOTE:
                 result = {"gate": self._promote(options["candidate"]).summary()}
             case JobKind.FORGET:
@@ -101,6 +99,16 @@ class Performer:
             case JobKind.RENAME | JobKind.RETIRE | JobKind.SPLIT:
                 result = self._relabel(options)
         return result
+
+    def _consolidate(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        workspace, settings = self._workspace, {name: options[name] for name in ("layers",) if name in options}
+        wanted = workspace.settings.changed({"consolidation": settings})
+        if not options.get("again", False) and just_consolidated(workspace.store, wanted):
+            self._log("nothing has changed since the last consolidation; nothing done")
+            return {"consolidated": False}
+        done = self._change(1, 1, None, workspace.consolidate, bound=options["bound"], settings=settings)
+        self._log(str(done))
+        return done.to_json()
 
     def _learn(self, options: Mapping[str, Any]) -> dict[str, Any]:
         tasks, batch = read_tasks(self._data), int(options.get("batch", 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from conpet.artifact import Artifact, ObjectReader
 from conpet.state.slots import CONSOLIDATION
@@ -58,11 +58,13 @@ class ConsolidationNote(NamedTuple):
         tasks: Number of its tasks.
         examples: Number of training examples that these were learned from.
         digest: Digest of the weights it trained.
+        layers: The layers it trained (`ConsolidationConfig.layers`).
     """
 
     tasks: int
     examples: int
     digest: str
+    layers: Literal["all", "top"]
 
     def artifact(self) -> Artifact:
         """Return the object to store in the slot `CONSOLIDATION`, if no module was folded into the backbone."""
@@ -79,4 +81,4 @@ def consolidation_among(shared: Mapping[str, ObjectReader]) -> ConsolidationNote
     note = FoldedNote.among(shared)
     if note is None or note.producer is not Producer.CONSOLIDATION:
         return None
-    return ConsolidationNote(len(note.tasks), note.examples, note.digest)
+    return ConsolidationNote(len(note.tasks), note.examples, note.digest, "all")

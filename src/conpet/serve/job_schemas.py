@@ -74,6 +74,7 @@ _GENERATION: JsonDict = {
     "tasks": ["cards"],
     "labels": 2,
     "consolidated": 0,
+    "layers": None,
     "whole_accuracy": 0.93,
     "bytes": 1250000,
 }
@@ -97,7 +98,8 @@ class ActivateRequest(BaseModel):
 class ConsolidateRequest(BaseModel):
     """How to consolidate; `bound` is the largest accepted fall of the accuracy on validation examples, in points.
 
-    `layers` is the workspace's setting `consolidation.layers` unless it is given. `evaluate` measures all tasks
+    `layers` is the workspace's setting `consolidation.layers` unless it is given. If nothing has changed since the last
+    consolidation, nothing is done unless `again` is true. `evaluate` measures all tasks
     afterwards, `gate` protects earlier answers.
     """
 
@@ -105,6 +107,7 @@ class ConsolidateRequest(BaseModel):
 
     bound: Annotated[float, Field(ge=0, le=100)] = 0.0
     layers: Literal["all", "top"] | None = None
+    again: bool = False
     evaluate: bool = True
     gate: bool = True
 
@@ -149,6 +152,7 @@ class GenerationFields(BaseModel):
     tasks: list[str]
     labels: int
     consolidated: int
+    layers: str | None
     whole_accuracy: float | None
     bytes: int
 

@@ -233,7 +233,7 @@ async def ask_to_consolidate(visit: Operator) -> Response:
 @router.post("/tasks/consolidate")
 async def consolidate(visit: Operator) -> Response:
     """Consolidate."""
-    wanted = JobRequest(JobKind.CONSOLIDATE, {"bound": 0.0, **SAFE})
+    wanted = JobRequest(JobKind.CONSOLIDATE, {"bound": 0.0, "again": True, **SAFE})
     return started(visit, await submit_change(visit.request, visit.caller, wanted, once_key(visit)))
 
 
