@@ -49,6 +49,22 @@ def groups_of(stream: TaskStream) -> list[set[str]]:
 LETTERS = data_of(dict.fromkeys("abcdefghijk", 4))
 
 
+def test_rows_of_one_file_may_name_their_subsets(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"{subset} {number} of {label}", "label": label, "split": subset}
+        for label in "abcd"
+        for subset, count in (("train", 4), ("dev", 2), ("test", 3))
+        for number in range(count)
+    ]
+    file = tmp_path / "all.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    made = conpet("stream", "make", file, tmp_path / "made", "--by", "random", "--tasks", 2)
+    assert "the rows name their subsets (split or training): 16 train, 8 validation, 12 test" in made.out + made.err
+    for task in read_stream(tmp_path / "made"):
+        texts = [[example.text.split()[0] for example in subset] for subset in (task.train, task.validation, task.test)]
+        assert texts == [["train"] * 8, ["dev"] * 4, ["test"] * 6]
+
+
 def test_random_tasks_hold_every_label_once_and_are_of_about_one_size() -> None:
     stream = StreamRecipe(by="random", tasks=3).stream_of(LETTERS, ALL)
     assert sorted(label for task in stream for label in task.labels) == list("abcdefghijk")

@@ -21,6 +21,14 @@ SUBSET_NAMES: Mapping[str, str] = {
 """The subset that a name stands for: of a file, of a list in a JSON file, or in a row's field `split`."""
 
 
+def named_subset(fields: Mapping[str, Any]) -> str | None:
+    """Return the subset that a row names by `split`, or by a flag `training`."""
+    if isinstance(flag := fields.get("training"), bool):
+        return "train" if flag else "test"
+    name = fields.get("split")
+    return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 class RawRow(NamedTuple):
     """A row of a file.
 

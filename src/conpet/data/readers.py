@@ -21,7 +21,7 @@ from conpet.data.example import Example
 from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import with_held_out
 from conpet.data.labelled import SUBSETS
-from conpet.data.raw import SUBSET_NAMES, Note, RawRow, ReadOptions
+from conpet.data.raw import Note, RawRow, ReadOptions, named_subset
 from conpet.data.rows import RowError, id_of, parse_row
 from conpet.data.source import Source, source_name
 from conpet.data.stream_layout import TaskSource, find_stream, find_task
@@ -337,7 +337,7 @@ def parsed_rows(
             given = raw.fields.get("label")
             lists += isinstance(given, (list, tuple))
             changed += isinstance(given, str) and bool(given.strip()) and given != example.label
-            subset = _subset(raw.fields)
+            subset = named_subset(raw.fields)
             yield Located(file, raw.row, example, subset, _time(raw.fields))
             if subset is None and isinstance(named := raw.fields.get("split"), str) and named.strip():
                 unknown[named.strip()] = unknown.get(named.strip(), 0) + 1
@@ -362,14 +362,6 @@ def _example(fields: Mapping[str, object], options: ReadOptions, labelled: bool)
         if labelled:
             raise
         return parse_row(fields, inclusive_ends=options.inclusive_ends, labelled=False)
-
-
-def _subset(fields: Mapping[str, object]) -> str | None:
-    """Return the subset that a row names by `split`, or by a flag `training`."""
-    if isinstance(flag := fields.get("training"), bool):
-        return "train" if flag else "test"
-    name = fields.get("split")
-    return SUBSET_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
 
 
 def _time(fields: Mapping[str, object]) -> datetime | None:

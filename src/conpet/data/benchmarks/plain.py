@@ -11,8 +11,8 @@ from conpet.data.benchmarks.reading import Reading
 from conpet.data.example import Example
 from conpet.data.files import data_suffix
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
-from conpet.data.labelled import Grouping, LabelledData
-from conpet.data.raw import ReadOptions
+from conpet.data.labelled import SUBSETS, Grouping, LabelledData
+from conpet.data.raw import ReadOptions, named_subset
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import find_task
 
@@ -25,7 +25,8 @@ def read_plain(name: str | None, path: Path, options: ReadOptions | None = None)
     Args:
         name: The data set's name; None for the name of the file or folder.
         path: A file, or a folder with a train file and, if there are any, validation and test files, in any format
-            `conpet.data.read_task` reads. Missing sets are split off with seed 0. A file `out_of_scope_test` holds
+            `conpet.data.read_task` reads. If there is only a train file, its rows may name their subsets (`split`).
+            Missing sets are split off with seed 0. A file `out_of_scope_test` holds
             inputs that no label fits. A field `group` names the group of the row's label.
         options: How to read the files.
 
@@ -40,6 +41,7 @@ def read_plain(name: str | None, path: Path, options: ReadOptions | None = None)
     outside = [file for file in path.iterdir() if _stem(file) == OUT_OF_SCOPE] if path.is_dir() else []
     reading.notes += [note for note in source.notes if not any(note.startswith(file.name) for file in outside)]
     group_of: dict[str, str] = {}
+    named: list[str | None] = []
 
     def labelled(row: Mapping[str, Any]) -> Iterable[Example]:
         example = parse_row(row, inclusive_ends=options.inclusive_ends)
@@ -50,12 +52,18 @@ def read_plain(name: str | None, path: Path, options: ReadOptions | None = None)
             raise RowError(
                 f"label {example.label!r} is in group {group_of[example.label]!r} in an earlier row, here in {group!r}"
             )
+        named.append(named_subset(row))
         return [example]
 
     subsets = {"train": ()} | {
         subset: reading.examples(file, reading.table(file, options, labelled=True), labelled)
         for subset, file in source.files.items()
     }
+    if source.files.keys() == {"train"} and None not in named and "train" in named:
+        rows = list(zip(subsets["train"], named, strict=True))
+        subsets = {subset: tuple(row for row, of in rows if of == subset) for subset in SUBSETS if subset in named}
+        sizes = ", ".join(f"{len(examples):,} {subset}" for subset, examples in subsets.items())
+        reading.notes.append(f"the rows name their subsets (split or training): {sizes}")
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset not in subsets:
             subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed=0)
