@@ -47,6 +47,7 @@ LEARNERS = {
 STUDIES = (
     "accuracy",
     "accuracy-mpnet",
+    "accuracy-smollm2",
     "full-data",
     "arrival",
     "choose",
@@ -113,7 +114,7 @@ def six_sets(study: Study) -> str:
 
 def orders(study: Study) -> str:
     """Return how many task orders the learners have results for: "1 task order", "2 to 3 task orders"."""
-    counts = Counter((run.data, run.variant, run.learner) for run in study.results).values()
+    counts = Counter((run.data, run.variant, run.learner) for run in study.results).values() or [0]
     fewest, most = min(counts), max(counts)
     return plural(most, "task order") if fewest == most else f"{fewest} to {most} task orders"
 
@@ -285,9 +286,11 @@ class Page:
             six_sets=six_sets(self.studies["accuracy"]),
             orders=orders(self.studies["accuracy"]),
             orders_mpnet=orders(self.studies["accuracy-mpnet"]),
+            orders_smollm2=orders(self.studies["accuracy-smollm2"]),
             orders_full=orders(self.studies["full-data"]),
             orders_arrival=orders(self.studies["arrival"]),
             three_sets=six_sets(self.studies["accuracy-mpnet"]),
+            causal_sets=six_sets(self.studies["accuracy-smollm2"]),
             full_sets=six_sets(self.studies["full-data"]),
             by_arrival=by_arrival(self.studies["arrival"]),
             bounds=bounds(),
