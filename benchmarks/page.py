@@ -114,7 +114,7 @@ def six_sets(study: Study) -> str:
 
 def orders(study: Study) -> str:
     """Return how many task orders the learners have results for: "1 task order", "2 to 3 task orders"."""
-    counts = Counter((run.data, run.variant, run.learner) for run in study.results).values() or [0]
+    counts = Counter((run.data, run.variant, run.learner) for run in study.results).values()
     fewest, most = min(counts), max(counts)
     return plural(most, "task order") if fewest == most else f"{fewest} to {most} task orders"
 

@@ -142,8 +142,9 @@ class ForgetPlan:
 
     @property
     def learned_kinds(self) -> set[Kind]:
-        """The kinds of the training rows."""
-        return {task_state(rows.version).kind for rows in self.found if rows.learned}
+        """The kinds of the training rows of tasks that stay; the removal of a whole task fits again by itself."""
+        stay = [rows for rows in self.found if rows.learned and rows.version.task not in self.removed]
+        return {task_state(rows.version).kind for rows in stay}
 
     @property
     def left(self) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from conpet.data.example import Example
 from conpet.data.task import Task, TaskStream
@@ -14,6 +15,23 @@ from conpet.errors import ConfigError, DataError, Problem, UnknownNameError, did
 Grouping = Mapping[str, tuple[str, ...]]
 """Maps task names to labels, in the order in which the tasks are learned."""
 SUBSETS = ("train", "validation", "test")
+
+_Row = TypeVar("_Row")
+
+
+def by_named_subset(rows: Sequence[_Row], names: Sequence[str | None]) -> tuple[dict[str, list[_Row]], str]:
+    """Return the rows of a file by the subset that each names, and a note; nothing unless all do and some train.
+
+    Args:
+        rows: The rows.
+        names: The subset that each names (`conpet.data.raw.named_subset`).
+    """
+    if None in names or "train" not in names:
+        return {}, ""
+    pairs = list(zip(rows, names, strict=True))
+    divided = {subset: [row for row, name in pairs if name == subset] for subset in SUBSETS if subset in names}
+    sizes = ", ".join(f"{len(of_subset):,} {subset}" for subset, of_subset in divided.items())
+    return divided, f"the rows name their subsets (split or training): {sizes}"
 
 
 @dataclass(frozen=True, slots=True)

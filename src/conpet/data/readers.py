@@ -20,7 +20,7 @@ from conpet.data.checks import (
 from conpet.data.example import Example
 from conpet.data.files import NO_SUCH_PATH, count_rows, raw_rows
 from conpet.data.held_out import with_held_out
-from conpet.data.labelled import SUBSETS
+from conpet.data.labelled import by_named_subset
 from conpet.data.raw import Note, RawRow, ReadOptions, named_subset
 from conpet.data.rows import RowError, id_of, parse_row
 from conpet.data.source import Source, source_name
@@ -394,10 +394,9 @@ def load_rows(source: TaskSource) -> LoadedTask:
         problems += [row for row in rows if isinstance(row, Problem)]
         of_file = f"{path.name}: " if path != source.path else ""
         notes += [f"{of_file}{row.text}" for row in rows if isinstance(row, Note)]
-    if subsets.keys() == {"train"} and (divided := _divided(subsets["train"])):
-        subsets = divided
-        sizes = ", ".join(f"{len(rows):,} {subset}" for subset, rows in subsets.items())
-        notes.append(f"the rows name their subsets (split or training): {sizes}")
+    if subsets.keys() == {"train"}:
+        divided, note = by_named_subset(subsets["train"], [row.subset for row in subsets["train"]])
+        subsets, notes = (divided, [*notes, note]) if divided else (subsets, notes)
     return LoadedTask(source, subsets, problems, notes)
 
 
@@ -406,14 +405,6 @@ def _load(source: TaskSource, *, whole: bool = True) -> LoadedTask:
     if "train" in loaded.subsets:
         loaded.problems.extend(list(_checked(source, loaded.subsets, loaded.problems, whole)))
     return loaded
-
-
-def _divided(rows: list[Located]) -> dict[str, list[Located]]:
-    """Return the rows by the subset they name, if all do and some are training rows; otherwise nothing."""
-    named = {row.subset for row in rows}
-    if None in named or "train" not in named:
-        return {}
-    return {subset: [row for row in rows if row.subset == subset] for subset in SUBSETS if subset in named}
 
 
 def _checked(

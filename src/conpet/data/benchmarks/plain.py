@@ -11,7 +11,7 @@ from conpet.data.benchmarks.reading import Reading
 from conpet.data.example import Example
 from conpet.data.files import data_suffix
 from conpet.data.held_out import TEST_SHARE, VALIDATION_SHARE, split_off
-from conpet.data.labelled import SUBSETS, Grouping, LabelledData
+from conpet.data.labelled import Grouping, LabelledData, by_named_subset
 from conpet.data.raw import ReadOptions, named_subset
 from conpet.data.rows import RowError, parse_row
 from conpet.data.stream_layout import find_task
@@ -26,8 +26,8 @@ def read_plain(name: str | None, path: Path, options: ReadOptions | None = None)
         name: The data set's name; None for the name of the file or folder.
         path: A file, or a folder with a train file and, if there are any, validation and test files, in any format
             `conpet.data.read_task` reads. If there is only a train file, its rows may name their subsets (`split`).
-            Missing sets are split off with seed 0. A file `out_of_scope_test` holds
-            inputs that no label fits. A field `group` names the group of the row's label.
+            Missing sets are split off with seed 0. A file `out_of_scope_test` holds inputs that no label fits. A field
+            `group` names the group of the row's label.
         options: How to read the files.
 
     Raises:
@@ -59,11 +59,11 @@ def read_plain(name: str | None, path: Path, options: ReadOptions | None = None)
         subset: reading.examples(file, reading.table(file, options, labelled=True), labelled)
         for subset, file in source.files.items()
     }
-    if source.files.keys() == {"train"} and None not in named and "train" in named:
-        rows = list(zip(subsets["train"], named, strict=True))
-        subsets = {subset: tuple(row for row, of in rows if of == subset) for subset in SUBSETS if subset in named}
-        sizes = ", ".join(f"{len(examples):,} {subset}" for subset, examples in subsets.items())
-        reading.notes.append(f"the rows name their subsets (split or training): {sizes}")
+    if source.files.keys() == {"train"}:
+        divided, note = by_named_subset(subsets["train"], named)
+        if divided:
+            subsets = {subset: tuple(examples) for subset, examples in divided.items()}
+            reading.notes.append(note)
     for subset, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if subset not in subsets:
             subsets["train"], subsets[subset] = split_off(subsets["train"], share, seed=0)
