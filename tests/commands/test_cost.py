@@ -239,7 +239,7 @@ def test_a_removed_task_keeps_its_costs(tmp_path: Path) -> None:
 
 
 def test_wrong_answers_can_be_counted_by_the_cost_of_decisions(tmp_path: Path) -> None:
-    learner = workspace(tmp_path)
+    learner = workspace(tmp_path, features={"refit": False})  # so that predictions are those that were counted
     learner.set_costs(prices={**PRICES, "quality": "decisions"})
     assert "measured from the next change on" in " ".join(learner.cost().notes)
     learner.learn(stream()[0])

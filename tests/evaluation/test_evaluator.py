@@ -62,7 +62,11 @@ def test_references_are_the_closed_forms_over_all_labels(tmp_path: Path) -> None
     assert references.keys() == {"nearest-mean", "lda", "ridge", "logistic"}
     for name, tally in references.items():
         best = (
-            CLOSED_FORMS[name]().fit(current.method.statistics(current.state)).scores(features).argmax(dim=1).tolist()
+            CLOSED_FORMS[name]()
+            .fit(current.method.statistics(current.state.refitted))
+            .scores(features)
+            .argmax(dim=1)
+            .tolist()
         )
         right = sum(
             current.state.classes[column] == example.label for column, example in zip(best, examples, strict=True)
@@ -77,14 +81,14 @@ def test_references_and_the_rule_are_over_all_labels_of_a_kind_however_many_task
     right: Counter[str] = Counter()
     for task in many_tasks():
         inputs = encoded(current, task.test)
-        scores = current.method.score(current.state, inputs, task.kind).classes
+        scores = current.method.score(current.state.refitted, inputs, task.kind).classes
         assert torch.equal(scores > -torch.inf, (~current.state.impossible(task.kind)).expand_as(scores))
         columns = [column for column, label in enumerate(current.state.classes) if label.startswith(task.kind)]
         features = inputs[task.template].features
         for name in references:
             best = (
                 CLOSED_FORMS[name]()
-                .fit(current.method.statistics(current.state))
+                .fit(current.method.statistics(current.state.refitted))
                 .scores(features)[:, columns]
                 .argmax(dim=1)
                 .tolist()

@@ -85,10 +85,11 @@ def test_each_way_back_works(tmp_path: Path, way: str) -> None:
     ("slot", "name", "belongs"),
     [
         ("module", "classes.safetensors", "version 1 of task 'text-1'"),
+        ("module", "refit_classes.safetensors", "version 1 of task 'text-1'"),
         ("memory", "test.jsonl", "version 1 of task 'text-1'"),
         ("statistics", "statistics.safetensors", "all tasks"),
         ("calibration", "calibration.json", "all tasks"),
-        ("logistic", "logistic.json", "all tasks"),
+        ("refit", "logistic.json", "all tasks"),
     ],
 )
 def test_everything_else_that_is_damaged_is_named(tmp_path: Path, slot: str, name: str, belongs: str) -> None:

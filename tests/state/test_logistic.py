@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from conpet.artifact import Artifact, InMemoryObject
 from conpet.data import Kind
 from conpet.features.feature_map import FeatureMap, View
 from conpet.features.statistics import ClassSums
 from conpet.state import logistic
 from conpet.state.logistic import LogisticTrainer, Rows
+from conpet.state.slots import MODULE
+from conpet.state.state import TaskState
+from conpet.state.statistics import statistics_tensors
 
 WIDTH, LABELS, EXAMPLES = 16, 3, 30
 
@@ -25,7 +29,9 @@ def tasks(count: int, seed: int) -> list[Rows]:
         classes = [f"{number} {label}" for label in range(LABELS) for _ in range(EXAMPLES)]
         features = points[number].flatten(0, 1)
         sums = ClassSums.of(feature_map, features, classes)
-        made.append(Rows(f"task {number}", Kind.TEXT, sums, features, classes))
+        stored = InMemoryObject(Artifact(tensors=statistics_tensors(sums, (features, classes))))
+        task = TaskState(f"task {number}", 1, sums.labels, Kind.TEXT, None, objects={MODULE: stored})
+        made.append(Rows.stored(task))
     return made
 
 
@@ -35,9 +41,9 @@ def accuracy_after(learned: list[Rows], asked: list[Rows]) -> float:
     for number, rows in enumerate(learned, start=1):
         weights = trainer.train(weights, learned[:number], [rows.name], {Kind.TEXT}, block=WIDTH, seed=0)
     (last,) = weights.values()
-    features = torch.cat([rows.given[0] for rows in asked])
+    features = torch.cat([rows.read()[0] for rows in asked])
     answers = [last.labels[column] for column in last.logits(features).argmax(dim=1).tolist()]
-    truth = [label for rows in asked for label in rows.given[1]]
+    truth = [label for rows in asked for label in rows.read()[1]]
     return sum(answer == label for answer, label in zip(answers, truth, strict=True)) / len(truth)
 
 

@@ -142,9 +142,13 @@ class ForgetPlan:
 
     @property
     def learned_kinds(self) -> set[Kind]:
-        """The kinds of the training rows of tasks that stay; the removal of a whole task fits again by itself."""
-        stay = [rows for rows in self.found if rows.learned and rows.version.task not in self.removed]
-        return {task_state(rows.version).kind for rows in stay}
+        """The kinds of the rows of tasks that stay from which classifiers learned, training and validation rows.
+
+        The removal of a whole task fits again by itself.
+        """
+        stay = [rows for rows in self.found if rows.version.task not in self.removed]
+        learned = [rows for rows in stay if rows.learned or rows.stored[Subset.VALIDATION]]
+        return {task_state(rows.version).kind for rows in learned}
 
     @property
     def left(self) -> dict[str, tuple[str, ...]]:

@@ -71,11 +71,14 @@ class FeaturesConfig(StrictModel):
         pooling: How heads represent an example: the state at the slot ("slot", as in the paper); slot and mean over
             tokens ("slot+mean"); or "marked": slot and mean for plain text, head, tail and what stands between them for
             relations, slot, mention and mean for mentions.
+        refit: Whether the classifiers of frozen features that answer also learn from validation examples. Everything
+            that is chosen, calibrated or compared on these uses classifiers that have not seen them.
     """
 
     layers: tuple[Positive, ...] | None = None
     projection: Annotated[int, Field(ge=16, le=16384)] = 2048
     pooling: Literal["slot", "slot+mean", "marked"] = "marked"
+    refit: bool = True
 
 
 class TrainingConfig(StrictModel):

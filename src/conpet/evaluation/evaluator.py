@@ -48,6 +48,7 @@ def evaluate(
         tests: Test examples by task, with their labels.
         progress: Called with the number of examples done since the last call.
     """
+    state = state.refitted
     statistics = method.statistics(state) if state.tasks else None
     names = classifiers_for(statistics) if statistics else ()
     references: Counter[str] = Counter()

@@ -302,10 +302,7 @@ class LinearDiscriminant:
     def fit(self, state: ClosedFormState) -> SolvedScores:
         """Compute the factor and the means."""
         _check(state, self)
-        within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
-        freedom = state.gram.count - len(state.labels)
-        shrinkage = PRIOR_EXAMPLES / (PRIOR_EXAMPLES + state.gram.count) if self.shrinkage is None else self.shrinkage
-        factor = Factor.of(*shrunk_covariance(within, freedom, shrinkage))
+        factor = self._factor(state)
         means = state.means(self.view).T
         centre = means.mean(dim=1)
         return SolvedScores(
@@ -318,6 +315,21 @@ class LinearDiscriminant:
             log_softmax=True,
             at_once=state.solve_at_once,
         )
+
+    def _factor(self, state: ClosedFormState) -> Factor:
+        """Return the factor of the shrunk covariance; computed once for statistics without and with `refit`."""
+        key = self.view, self.shrinkage
+        kept = {} if state.factors is None else state.factors
+        known: Factor | None = kept.pop(key, None) if state.refit else None
+        if known is not None:
+            return known
+        within = state.gram.products[self.view] - state.between(self.view)  # its lower triangle
+        freedom = state.gram.count - len(state.labels)
+        shrinkage = PRIOR_EXAMPLES / (PRIOR_EXAMPLES + state.gram.count) if self.shrinkage is None else self.shrinkage
+        factor = Factor.of(*shrunk_covariance(within, freedom, shrinkage))
+        if not state.refit:
+            kept[key] = factor
+        return factor
 
 
 @dataclass(frozen=True)

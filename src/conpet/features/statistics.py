@@ -271,6 +271,11 @@ class ClosedFormState:
         scatter: Between-class scatter, updated from state to state.
         logistic: Weights of the logistic regressions; each scores the labels of one kind of input. Empty if the method
             trains none.
+        refit: Class sums of each task over training and validation examples, for the class means; empty for those of
+            training examples. Covariances are those of training examples in any case. Statistics with it are made from
+            the same without it, and not checked again.
+        factors: Keeps factors of covariances from the first fit until the same statistics with `refit` are fitted, too;
+            None keeps none.
         solve_at_once: Whether classifiers solve for their weights at the first use, so that a score does not depend on
             how many inputs were scored before.
         fitted: Classifiers fitted so far, by name; see `conpet.features.fitted.fitted_classifier`.
@@ -284,10 +289,14 @@ class ClosedFormState:
     classes: tuple[ClassSums, ...]
     scatter: Scatter = field(default_factory=Scatter, repr=False)
     logistic: tuple[LogisticWeights, ...] = field(default=(), repr=False)
+    refit: tuple[ClassSums, ...] = field(default=(), repr=False)
+    factors: dict[Any, Any] | None = field(default=None, repr=False)
     solve_at_once: bool = field(default=False, kw_only=True)
     fitted: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.refit:
+            return
         labels = self.labels
         if len(set(labels)) < len(labels):
             shared = sorted({label for label in labels if labels.count(label) > 1})
@@ -328,17 +337,22 @@ class ClosedFormState:
         return torch.cat([torch.zeros(0, dtype=torch.int64), *(classes.counts for classes in self.classes)])
 
     def sums(self, view: View) -> Tensor:
-        """Return the sums of a view over the examples of each label, float64 `[C, D]`, as a copy."""
+        """Return the sums of a view over the training examples of each label, float64 `[C, D]`, as a copy."""
+        return self._sums(view, self.classes)
+
+    def _sums(self, view: View, classes: Sequence[ClassSums]) -> Tensor:
         empty = torch.zeros(0, self.feature_map.width(view), dtype=torch.float64)
-        return torch.cat([empty, *(classes.sums[view] for classes in self.classes)])
+        return torch.cat([empty, *(of_task.sums[view] for of_task in classes)])
 
     def between(self, view: View) -> Tensor:
         """Return the scatter of the label means about 0, weighted by number of examples; see `Scatter.of`."""
         return self.scatter.of(view, self.classes)
 
     def means(self, view: View) -> Tensor:
-        """Return the mean of a view over the examples of each label, float64 `[C, D]` in grid units."""
-        return self.sums(view).div_(self.counts.unsqueeze(1))
+        """Return the mean of a view over the examples of each label, float64 `[C, D]` in grid units (see `refit`)."""
+        classes = self.refit or self.classes
+        counts = torch.cat([torch.zeros(0, dtype=torch.int64), *(of_task.counts for of_task in classes)])
+        return self._sums(view, classes).div_(counts.unsqueeze(1))
 
 
 def _add_scatter(total: Tensor, view: View, classes: Sequence[ClassSums], sign: int) -> Tensor:

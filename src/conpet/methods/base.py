@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, InMemoryObject
 from conpet.backbone.backbone import Backbone
 from conpet.backbone.states import States
 from conpet.config import MethodConfig, Settings, TaskSettings
@@ -19,7 +19,6 @@ from conpet.context import TrainContext
 from conpet.data import Example, Kind
 from conpet.errors import ConfigError
 from conpet.features.feature_map import FeatureMap, View
-from conpet.features.logistic import LogisticWeights
 from conpet.features.scope import Scope
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram
 from conpet.heads.base import Head
@@ -28,9 +27,11 @@ from conpet.heads.stored import make_head
 from conpet.replay.memory import StoredExamples, Subset, states_of
 from conpet.state.inputs import EncodedInputs
 from conpet.state.logistic import LogisticTrainer, Rows
-from conpet.state.slots import LOGISTIC, MODULE, STATISTICS
+from conpet.state.slots import LOGISTIC, MODULE, REFIT, STATISTICS
 from conpet.state.state import SCOPES, Names, State, TaskState
 from conpet.state.statistics import (
+    REFIT_CLASSES,
+    Examples,
     StatisticsReader,
     classes_of,
     features_of,
@@ -42,6 +43,9 @@ from conpet.state.statistics import (
     updated_gram,
 )
 from conpet.state.update import SharedUpdate, TaskUpdate
+
+_CHUNK = 512
+"""Most validation examples whose prefix states are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +174,7 @@ class Method(ABC):
         features = settings.features
         feature_map = FeatureMap(backbone.feature_size, features.projection, settings.seed, views=self.views)
         self.statistics_reader = StatisticsReader(feature_map, solve_at_once=backbone.deterministic)
-        self._logistic_trainer = LogisticTrainer()
+        self._logistic_trainers = {slot: LogisticTrainer() for slot in (LOGISTIC, REFIT)}
 
     @classmethod
     def unused_sections(cls, settings: Settings) -> frozenset[str]:
@@ -268,15 +272,18 @@ class Method(ABC):
             present = classes_of(task)
             classes = [str(names.get(present[row], present[row])) for row in stay]
             sums = ClassSums.of(gram.feature_map, features[stay], classes)
-            tensors = statistics_tensors(sums, features[stay], classes)
+            renamed = task.renamed(names)
+            source = next(source for source in context.memory if source.task == task.name)
+            tensors = self._statistics_tensors(sums, (features[stay], classes), renamed, source)
             left = gram.minus(features[gone]) if gone else None
             shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(left)} if left else {}
-            weights = logistic_weights(state)
-            if task.kind in weights:
-                weights[task.kind] = weights[task.kind].renamed(names)
-                shared = {**shared, LOGISTIC: logistic_artifact(weights)}
+            for slot in {LOGISTIC, REFIT} & state.shared.keys():
+                weights = logistic_weights(state, refit=slot == REFIT)
+                if task.kind in weights:
+                    weights[task.kind] = weights[task.kind].renamed(names)
+                    shared = {**shared, slot: logistic_artifact(weights)}
         return TaskUpdate(
-            task.renamed(names),
+            renamed,
             {MODULE: Artifact(tensors=tensors)},
             shared,
             fits={"gram": left or gram},
@@ -308,15 +315,13 @@ class Method(ABC):
 
         Args:
             state: The state without these examples.
-            kinds: The kinds of removed training examples.
+            kinds: The kinds of removed training and validation examples.
             context: The validation examples of all tasks.
         """
-        weights = logistic_weights(state)
-        if not (trained := weights.keys() & kinds):
+        if not (trained := logistic_weights(state).keys() & kinds):
             return SharedUpdate()
         with context.costs.stage("statistics"):
-            weights = self._train_logistic(weights, self._rows(state, ()), (), trained, removed=True)
-        return SharedUpdate({LOGISTIC: logistic_artifact(weights)})
+            return SharedUpdate(self._train_logistic(state, (), (), (), trained, removed=True))
 
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]
@@ -339,7 +344,11 @@ class Method(ABC):
         return self.statistics_reader.statistics(state)
 
     def scope(self, state: State, kind: Kind) -> tuple[Tensor, Scope]:
-        """Return the columns of the classes of a kind `[C]`, and the score of belonging to one of them."""
+        """Return the columns of the classes of a kind `[C]`, and the score of belonging to one of them.
+
+        It is calibrated on validation examples, so it is that of `State.held_out` for every input.
+        """
+        state = state.held_out
         scopes: dict[Kind, tuple[Tensor, Scope]] = state.fitted(SCOPES, dict)
         if kind not in scopes:
             kinds = [task.kind is kind for task in state.tasks]
@@ -353,26 +362,40 @@ class Method(ABC):
         """Add tasks to the statistics; return the tensors stored with each task, and the shared statistics."""
         gram = self.gram(state)
         features = [data.train.features for data in batch]
-        sums = [
-            ClassSums.of(gram.feature_map, task_features, data.classes)
-            for task_features, data in zip(features, batch, strict=True)
-        ]
-        stored = [
-            statistics_tensors(task_sums, task_features, data.classes)
-            for task_sums, task_features, data in zip(sums, features, batch, strict=True)
-        ]
+        stored = []
+        for task_features, data in zip(features, batch, strict=True):
+            sums = ClassSums.of(gram.feature_map, task_features, data.classes)
+            stored.append(self._statistics_tensors(sums, (task_features, data.classes), data.task, data.source))
         names = [data.task.name for data in batch]
         updated = updated_gram(gram, state.known(*names), features)
         shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(updated)}
         if self.trains_logistic:
-            new = [
-                Rows(data.task.name, data.task.kind, task_sums, data.train.features, data.classes)
-                for data, task_sums in zip(batch, sums, strict=True)
+            tasks = [
+                replace(data.task, objects={MODULE: InMemoryObject(Artifact(tensors=tensors))})
+                for data, tensors in zip(batch, stored, strict=True)
             ]
-            rows = self._rows(state, names) + new
-            weights = self._train_logistic(logistic_weights(state), rows, names, {data.task.kind for data in batch})
-            shared |= {LOGISTIC: logistic_artifact(weights)}
+            shared |= self._train_logistic(state, names, tasks, names, {data.task.kind for data in batch})
         return stored, SharedUpdate(shared, {"gram": updated})
+
+    def _statistics_tensors(
+        self, sums: ClassSums, train: Examples, task: TaskState, source: StoredExamples
+    ) -> dict[str, Mapping[str, Tensor]]:
+        """Return the statistics to store with a task; see `statistics_tensors`."""
+        validation = self._validation_examples(task, source) if self.settings.features.refit else None
+        return statistics_tensors(sums, train, validation, keep_validation=self.trains_logistic)
+
+    def _validation_examples(self, task: TaskState, source: StoredExamples) -> Examples | None:
+        """Return features and classes of the validation examples of a task; None if it has none."""
+        classes = task.classes_for(source.labels(Subset.VALIDATION))
+        if not classes:
+            return None
+        starts = range(0, len(classes), _CHUNK)
+        chunks = [range(start, min(start + _CHUNK, len(classes))) for start in starts]
+        features = [
+            states_of([(source, rows)], self.backbone, Subset.VALIDATION, features_first=True).features
+            for rows in chunks
+        ]
+        return torch.cat(features), classes
 
     def updated_statistics(
         self, state: State, removed: Sequence[TaskState], added: Sequence[TaskState]
@@ -381,39 +404,53 @@ class Method(ABC):
         gram = updated_gram(self.gram(state), removed, [features_of(task) for task in added])
         shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(gram)}
         if self.trains_logistic:
-            others = self._rows(state, [task.name for task in removed])
-            rows = others + [Rows.stored(task) for task in added]
             kinds = {task.kind for task in (*removed, *added)}
-            names = [task.name for task in added]
-            weights = self._train_logistic(logistic_weights(state), rows, names, kinds, removed=True)
-            shared |= {LOGISTIC: logistic_artifact(weights)}
+            without, changed = ([task.name for task in tasks] for tasks in (removed, added))
+            shared |= self._train_logistic(state, without, added, changed, kinds, removed=True)
         return SharedUpdate(shared, {"gram": gram})
-
-    def _rows(self, state: State, without: Collection[str]) -> list[Rows]:
-        """Return the training examples of the tasks of a state, except those with these names."""
-        tasks = [task for task in state.tasks if task.name not in without]
-        return list(map(Rows.stored, tasks, self.statistics_reader.class_sums(tasks)))
 
     def _train_logistic(
         self,
-        weights: Mapping[Kind, LogisticWeights],
-        tasks: Sequence[Rows],
+        state: State,
+        without: Collection[str],
+        added: Sequence[TaskState],
         changed: Collection[str],
         kinds: Collection[Kind],
         *,
         removed: bool = False,
-    ) -> dict[Kind, LogisticWeights]:
-        """Return the weights of the logistic regression after a change; see `LogisticTrainer.train`."""
-        return self._logistic_trainer.train(
-            weights,
-            tasks,
-            changed,
-            kinds,
-            block=self.backbone.hidden_size,
-            last_layer=self.backbone.features_reach_last_layer,
-            seed=self.settings.seed,
-            removed=removed,
-        )
+    ) -> dict[str, Artifact | None]:
+        """Train the logistic regression after a change: on training examples, and on validation examples, too.
+
+        Args:
+            state: The state before the change.
+            without: Names of its tasks that are gone or replaced.
+            added: Tasks that join the others.
+            changed: As in `LogisticTrainer.train`.
+            kinds: As in `LogisticTrainer.train`.
+            removed: As in `LogisticTrainer.train`.
+
+        Returns:
+            The shared objects of the weights, by slot.
+        """
+        others = [task for task in state.tasks if task.name not in without]
+        shared: dict[str, Artifact | None] = {}
+        refits = any(task.objects[MODULE].has(REFIT_CLASSES) for task in (*others, *added))
+        for slot in (LOGISTIC, REFIT) if refits else (LOGISTIC,):
+            refit = slot == REFIT
+            sums = self.statistics_reader.class_sums(others, refit=refit)
+            rows = [Rows.stored(task, known, refit=refit) for task, known in zip(others, sums, strict=True)]
+            weights = self._logistic_trainers[slot].train(
+                logistic_weights(state, refit=refit),
+                rows + [Rows.stored(task, refit=refit) for task in added],
+                changed,
+                kinds,
+                block=self.backbone.hidden_size,
+                last_layer=self.backbone.features_reach_last_layer,
+                seed=self.settings.seed,
+                removed=removed,
+            )
+            shared[slot] = logistic_artifact(weights)
+        return shared if refits or REFIT not in state.shared else {**shared, REFIT: None}
 
     # Answering
 
@@ -424,7 +461,7 @@ class Method(ABC):
     def prepare(self, state: State) -> None:
         """Fit everything that the first prediction from a state needs, so that it does not have to wait."""
         if state.tasks:
-            self.statistics(state)
+            self.statistics(state.refitted)
             for kind in {task.kind for task in state.tasks}:
                 self.scope(state, kind)
 

@@ -44,7 +44,7 @@ from conpet.selectors.base import SELECTOR, Selector, SelectorData, SelectorStat
 from conpet.state.inputs import EncodedInputs, by_template
 from conpet.state.module_assignment import ModuleAssignment, prune_labels, sum_by_module
 from conpet.state.slots import ASSIGNMENT, CONSOLIDATED, MODULE, assignment_artifact
-from conpet.state.state import OF_FEATURES, Names, State, TaskState
+from conpet.state.state import OF_FEATURES, SELECTOR_FIT, Names, State, TaskState
 from conpet.state.statistics import features_of, statistics_alone
 from conpet.state.update import SharedUpdate, TaskUpdate
 
@@ -84,7 +84,7 @@ class DynamicMethod(Method):
 
     def selector(self, state: State) -> Selector:
         """Return the selector of a state."""
-        return state.fitted("selector", lambda: self._selector(state))
+        return state.fitted(SELECTOR_FIT, lambda: self._selector(state))
 
     def _selector(self, state: State) -> Selector:
         known = SelectorState(
@@ -127,11 +127,12 @@ class DynamicMethod(Method):
         """Fit selector, classifiers, fusion and module assignment."""
         super().prepare(state)
         if state.tasks:
-            self.selector(state)
-            self.fusion(state)
-            self.modules(state)
+            answering = state.refitted
+            self.selector(answering)
+            self.fusion(answering)
+            self.modules(answering)
             for name in CLASSIFIERS_FUSED:
-                fitted_classifier(self.statistics(state), name)
+                fitted_classifier(self.statistics(answering), name)
 
     def within_task(self, state: State, inputs: EncodedInputs, owners: Tensor) -> Tensor:
         """Return log-probabilities over the classes `[n, C]` given each example's true task `[n]` (others -inf)."""

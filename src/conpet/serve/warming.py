@@ -41,5 +41,5 @@ def warm(live: Live, on_damage: Callable[[OSError], None]) -> None:
 
 def _answer(live: Live, kind: Kind, probe: Example, owners: list[int]) -> None:
     inputs = live.method.encode(live.state, [probe] * len(owners), kind, keep=False)
-    live.method.within_task(live.state, inputs, torch.tensor(owners))
+    live.method.within_task(live.state.refitted, inputs, torch.tensor(owners))
     answer(live, [probe], top_n=1)

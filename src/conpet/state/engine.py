@@ -364,7 +364,7 @@ def _results(
 def _predict_kind(
     live: Live, kind: Kind, examples: Sequence[Example], top_n: int, *, explain: bool, traced: bool
 ) -> list[Prediction]:
-    method, state = live.method, live.state
+    method, state = live.method, live.state.refitted
     inputs = method.encode(state, examples, kind, keep=False)
     all_scores = method.score(state, inputs, kind)
     scores = all_scores.classes

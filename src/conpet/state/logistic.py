@@ -17,7 +17,7 @@ from conpet.features.statistics import ClassSums
 from conpet.heads.labels import indices_of
 from conpet.state.slots import MODULE
 from conpet.state.state import TaskState
-from conpet.state.statistics import class_sums_of, classes_of, features_of
+from conpet.state.statistics import Examples, class_sums_of, examples_of
 
 MAX_EXAMPLES = 4096
 """Most old examples that take part in a training.
@@ -36,40 +36,32 @@ MAX_OTHERS = 128
 """Most other tasks whose examples are read for a training; with more, they are drawn at random."""
 
 
-Examples = tuple[Tensor, Sequence[str]]
-"""Features `[n, F]` and the class of each example."""
-
-
 class Rows(NamedTuple):
-    """The training examples of a task as the classifiers see them.
+    """The examples of a task that the classifiers learn from.
 
     Attributes:
         name: Name of the task.
         kind: Kind of its examples.
         sums: Its class sums.
-        features: Features of the examples `[n, F]`; None: those stored with `task`.
-        classes: The class of each example; None: those stored with `task`.
-        task: The task in the state, or None for a task that is not learned yet.
+        task: The task that they are stored with.
+        refit: Whether they are the training and the validation examples.
     """
 
     name: str
     kind: Kind
     sums: ClassSums
-    features: Tensor | None = None
-    classes: Sequence[str] | None = None
-    task: TaskState | None = None
+    task: TaskState
+    refit: bool = False
 
     @classmethod
-    def stored(cls, task: TaskState, sums: ClassSums | None = None) -> Rows:
+    def stored(cls, task: TaskState, sums: ClassSums | None = None, *, refit: bool = False) -> Rows:
         """Return the rows stored with a task; they are read when needed."""
-        return cls(task.name, task.kind, sums or class_sums_of(task), task=task)
+        sums = sums or class_sums_of(task, refit=refit)
+        return cls(task.name, task.kind, sums, task, refit)
 
-    @property
-    def given(self) -> Examples:
-        """Features and classes of a task that is not learned yet."""
-        assert self.features is not None  # noqa: S101
-        assert self.classes is not None  # noqa: S101
-        return self.features, self.classes
+    def read(self) -> Examples:
+        """Return features and classes."""
+        return examples_of(self.task, refit=self.refit)
 
 
 class LogisticTrainer:
@@ -159,12 +151,8 @@ class LogisticTrainer:
         last, read = self._read, []
         kept: dict[Hashable, Examples] = {}
         for draw in draws:
-            task = draw.rows.task
-            if task is None:
-                read.append(draw.of(*draw.rows.given, seed))
-                continue
-            key = (task.objects[MODULE].key, draw.drawn)
-            kept[key] = last.get(key) or draw.of(features_of(task), classes_of(task), seed)
+            key = (draw.rows.task.objects[MODULE].key, draw.drawn)
+            kept[key] = last.get(key) or draw.of(*draw.rows.read(), seed)
             read.append(kept[key])
         self._read = kept
         return read

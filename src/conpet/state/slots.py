@@ -40,6 +40,9 @@ STATISTICS = "statistics"
 LOGISTIC = "logistic"
 """Shared slot of the logistic regression's weights, and stem of the document with its labels by kind of input."""
 
+REFIT = "refit"
+"""Shared slot of the weights of the logistic regression trained on validation examples, too (`State.refitted`)."""
+
 REFUSAL = "refusal"
 """Shared slot of what decisions are calibrated on, and stem of its document; also the name of a state's fit."""
 

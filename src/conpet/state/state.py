@@ -13,7 +13,7 @@ from torch import Tensor
 from conpet.artifact import Artifact, InMemoryObject, ObjectReader
 from conpet.data import Kind
 from conpet.errors import ConfigError, UnknownNameError, did_you_mean
-from conpet.state.slots import ASSIGNMENT, LOGISTIC, NAMES, STATISTICS, shared_slot_of
+from conpet.state.slots import ASSIGNMENT, LOGISTIC, NAMES, REFIT, STATISTICS, shared_slot_of
 
 if TYPE_CHECKING:
     from conpet.state.update import SharedUpdate, TaskUpdate
@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 SCOPES = "scopes"
 """Name of a state's fit: the scores of belonging to something learned, by kind of input."""
 
-OF_FEATURES = ("gram", STATISTICS, SCOPES)
-"""Names of fits that depend only on the features of the training examples."""
+OF_FEATURES = ("gram", STATISTICS, f"{STATISTICS}, {REFIT}", SCOPES)
+"""Names of fits that depend only on the features of the training and validation examples."""
+
+SELECTOR_FIT = "selector"
+"""Name of a state's fit: the selector."""
+
+_OF_CLASSIFIERS = frozenset({STATISTICS, SELECTOR_FIT})
+"""Names of fits that differ in a state that was refit."""
 
 Names = Mapping[str, str | None]
 """Label to its new name, or to None if it is removed; labels that are not in it do not change."""
@@ -100,6 +106,7 @@ class State:
         generation: The workspace's generation, or None for a state that is not committed.
         fits: Results of `fitted` so far, by name.
         only: Names of the only tasks that may answer (see `among`), or None for all.
+        refit: Whether the classifiers of frozen features learned from validation examples, too (see `refitted`).
     """
 
     tasks: tuple[TaskState, ...] = ()
@@ -107,12 +114,28 @@ class State:
     generation: int | None = None
     fits: dict[str, Any] = field(default_factory=dict, repr=False)
     only: frozenset[str] | None = None
+    refit: bool = False
+
+    @property
+    def refitted(self) -> State:
+        """The same state with classifiers that learned from validation examples, too. It shares all other fits.
+
+        It answers, and is measured on test examples. Whatever is measured on validation examples uses this state
+        itself: its classifiers have not seen them.
+        """
+        return replace(self, refit=True)
+
+    @property
+    def held_out(self) -> State:
+        """The same state with classifiers that have not seen validation examples; the inverse of `refitted`."""
+        return replace(self, refit=False)
 
     def fitted(self, name: str, fit: Callable[[], Value]) -> Value:
         """Return the result of `fit` for this state, computed once.
 
         Two threads may both compute it at the same time; all later calls return the same one of the two results.
         """
+        name = f"{name}, {REFIT}" if self.refit and name in _OF_CLASSIFIERS else name
         stored = self.fits.get(name, self)  # self: a marker for "not computed", since None may be a result
         if stored is self:
             stored = self.fits.setdefault(name, fit())
@@ -161,7 +184,7 @@ class State:
 
         Unchanged statistics are taken over, with everything fitted from them.
         """
-        changed = not shared.keys().isdisjoint({STATISTICS, LOGISTIC})
+        changed = not shared.keys().isdisjoint({STATISTICS, LOGISTIC, REFIT})
         fits = {} if changed else {name: self.fits[name] for name in OF_FEATURES if name in self.fits}
         return State(self.tasks, self._held(shared), fits=fits)
 

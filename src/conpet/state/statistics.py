@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,12 +15,19 @@ from conpet.features.feature_map import FeatureMap
 from conpet.features.logistic import LogisticWeights
 from conpet.features.statistics import ClassSums, ClosedFormState, Gram, Scatter
 from conpet.heads.labels import indices_of
-from conpet.state.slots import LOGISTIC, MODULE, STATISTICS
+from conpet.state.slots import LOGISTIC, MODULE, REFIT, STATISTICS
 from conpet.state.state import Names, State, TaskState
 
 CLASSES = "classes"
 FEATURES = "features"
+REFIT_CLASSES = "refit_classes"
+"""Stem of the class sums over training and validation examples."""
+REFIT_FEATURES = "refit_features"
+"""Stem of the features of the validation examples, for the logistic regression."""
 _ANSWERS = "answers"
+
+Examples = tuple[Tensor, Sequence[str]]
+"""Features `[n, F]` and the class of each example."""
 
 
 class StatisticsReader:
@@ -34,7 +42,7 @@ class StatisticsReader:
         self._feature_map = feature_map
         self._solve_at_once = solve_at_once
         self._scatter = Scatter()
-        self._last: Mapping[Hashable, ClassSums] = {}
+        self._last: dict[bool, Mapping[Hashable, ClassSums]] = {False: {}, True: {}}
         self._lock = threading.Lock()
 
     def gram(self, state: State) -> Gram:
@@ -42,36 +50,56 @@ class StatisticsReader:
         return state.fitted("gram", lambda: self._read_gram(state))
 
     def statistics(self, state: State) -> ClosedFormState:
-        """Return the statistics of all tasks, with the classifiers fitted from them so far."""
-        return state.fitted(
-            STATISTICS,
-            lambda: ClosedFormState(
-                self.gram(state),
-                self.class_sums(state.tasks),
-                self._scatter,
-                tuple(logistic_weights(state).values()),
-                solve_at_once=self._solve_at_once,
-            ),
+        """Return the statistics of all tasks, with the classifiers fitted from them so far.
+
+        Those of a state that was refit (`State.refitted`) have the class means and the logistic regression of training
+        and validation examples together.
+        """
+        return state.fitted(STATISTICS, lambda: self._refit(state) if state.refit else self._assembled(state))
+
+    def _assembled(self, state: State) -> ClosedFormState:
+        return ClosedFormState(
+            self.gram(state),
+            self.class_sums(state.tasks),
+            self._scatter,
+            tuple(logistic_weights(state).values()),
+            factors={},
+            solve_at_once=self._solve_at_once,
         )
+
+    def _refit(self, state: State) -> ClosedFormState:
+        weights = tuple(logistic_weights(state, refit=True).values())
+        sums = self.class_sums(state.tasks, refit=True)
+        return replace(self.statistics(state.held_out), logistic=weights, refit=sums)
 
     def _read_gram(self, state: State) -> Gram:
         stored = state.shared.get(STATISTICS)
         return Gram.zero(self._feature_map) if stored is None else Gram.stored(lambda: stored.tensors(STATISTICS))
 
-    def class_sums(self, tasks: Sequence[TaskState]) -> tuple[ClassSums, ...]:
-        """Return the class sums of tasks; those read last are not read again."""
-        last, sums = self._last, {}
+    def class_sums(self, tasks: Sequence[TaskState], *, refit: bool = False) -> tuple[ClassSums, ...]:
+        """Return the class sums of tasks; those read last are not read again.
+
+        Args:
+            tasks: The tasks.
+            refit: Whether validation examples count, too.
+        """
+        last, sums = self._last[refit], {}
         for task in tasks:
             key = task.objects[MODULE].key
-            sums[key] = last.get(key) or class_sums_of(task)
+            sums[key] = last.get(key) or class_sums_of(task, refit=refit)
         with self._lock:
-            self._last = sums
+            self._last[refit] = sums
         return tuple(sums.values())
 
 
-def logistic_weights(state: State) -> dict[Kind, LogisticWeights]:
-    """Read the weights of the logistic regression by kind of input; empty if the method trains none."""
-    stored = state.shared.get(LOGISTIC)
+def logistic_weights(state: State, *, refit: bool = False) -> dict[Kind, LogisticWeights]:
+    """Read the weights of the logistic regression by kind of input; empty if the method trains none.
+
+    Args:
+        state: The state.
+        refit: Whether to read those trained on validation examples, too, where there are any.
+    """
+    stored = state.shared.get(REFIT if refit and REFIT in state.shared else LOGISTIC)
     if stored is None:
         return {}
     labels: Mapping[str, Sequence[str]] = stored.document(LOGISTIC)
@@ -88,20 +116,55 @@ def logistic_artifact(weights: Mapping[Kind, LogisticWeights]) -> Artifact | Non
     )
 
 
-def statistics_tensors(sums: ClassSums, features: Tensor, classes: Sequence[str]) -> dict[str, Mapping[str, Tensor]]:
+def statistics_tensors(
+    sums: ClassSums, train: Examples, validation: Examples | None = None, *, keep_validation: bool = True
+) -> dict[str, Mapping[str, Tensor]]:
     """Return the statistics to store with a task, by stem.
 
     Args:
         sums: Its class sums.
-        features: Features of its training examples `[n, F]`, needed to remove examples later.
-        classes: The class of each example.
+        train: Its training examples, needed to remove some of them later.
+        validation: Its validation examples; None if classifiers are not to learn from them.
+        keep_validation: Whether to store their features, which the logistic regression needs.
     """
-    return {FEATURES: {FEATURES: features, _ANSWERS: indices_of(classes, sums.labels)}, CLASSES: sums.to_tensors()}
+    tensors: dict[str, Mapping[str, Tensor]] = {
+        FEATURES: _examples_tensors(train, sums.labels),
+        CLASSES: sums.to_tensors(),
+    }
+    if validation is not None:
+        both = ClassSums.of(sums.feature_map, *joined(train, validation))
+        tensors[REFIT_CLASSES] = both.to_tensors()
+        if keep_validation:
+            tensors[REFIT_FEATURES] = _examples_tensors(validation, sums.labels)
+    return tensors
 
 
-def class_sums_of(task: TaskState) -> ClassSums:
-    """Read a task's class sums."""
-    return ClassSums.from_tensors(task.objects[MODULE].tensors(CLASSES), task.classes)
+def _examples_tensors(examples: Examples, labels: Sequence[str]) -> dict[str, Tensor]:
+    features, classes = examples
+    return {FEATURES: features, _ANSWERS: indices_of(classes, labels)}
+
+
+def joined(first: Examples, second: Examples) -> Examples:
+    """Return both, one after the other."""
+    return torch.cat([first[0], second[0]]), [*first[1], *second[1]]
+
+
+def class_sums_of(task: TaskState, *, refit: bool = False) -> ClassSums:
+    """Read a task's class sums; with `refit`, those over training and validation examples, where these are stored."""
+    stored = task.objects[MODULE]
+    stem = REFIT_CLASSES if refit and stored.has(REFIT_CLASSES) else CLASSES
+    return ClassSums.from_tensors(stored.tensors(stem), task.classes)
+
+
+def examples_of(task: TaskState, *, refit: bool = False) -> Examples:
+    """Read features and classes of a task's training examples; with `refit`, of its validation examples, too."""
+    train = features_of(task), classes_of(task)
+    stored = task.objects[MODULE]
+    if not (refit and stored.has(REFIT_FEATURES)):
+        return train
+    validation = stored.tensors(REFIT_FEATURES)
+    classes = [task.classes[index] for index in validation[_ANSWERS].tolist()]
+    return joined(train, (validation[FEATURES], classes))
 
 
 def features_of(task: TaskState) -> Tensor:
@@ -121,7 +184,9 @@ def remaining_rows(task: TaskState, names: Names) -> list[int]:
 
 def statistics_alone(task: TaskState) -> Artifact:
     """Return the statistics stored with a task, without its module."""
-    return Artifact(tensors={stem: task.objects[MODULE].tensors(stem) for stem in (FEATURES, CLASSES)})
+    stored = task.objects[MODULE]
+    stems = (FEATURES, CLASSES, REFIT_CLASSES, REFIT_FEATURES)
+    return Artifact(tensors={stem: stored.tensors(stem) for stem in stems if stored.has(stem)})
 
 
 def updated_gram(gram: Gram, removed: Sequence[TaskState], added: Sequence[Tensor]) -> Gram:
