@@ -69,6 +69,7 @@ def stated() -> Mapping[str, Sequence[str]]:
             *selector_sentences(selectors),
             last_weight_sentence(result("last-weight")),
             *prior_lines([result(f"prior-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
+            *refit_lines([result(f"refit-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
             *share_lines([result(f"share-{backbone}") for backbone in ("minilm-l6", "mpnet-base")]),
             *speed_in_full(speed["rows"]),
         ],
@@ -185,6 +186,26 @@ def prior_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
             row(
                 f"`{backbone}`, {NAMES[data]} ({one['learned']:,}; {one['asked']:,})",
                 [f"{100 * one[classifier][rule]['accuracy']:.1f}" for classifier, rule in columns],
+            )
+            for backbone, data, one in asked
+        ),
+        f"standard errors of {min(errors):.1f} to {max(errors):.1f} points",
+    ]
+
+
+def refit_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of what learning from validation examples brings to the classifiers that answer."""
+    asked = [(found["backbone"], data, one) for found in results for data, one in found["data"].items()]
+    errors = [100 * one["both"]["standard_error"] for _, _, one in asked]
+    return [
+        *(
+            row(
+                f"`{backbone}`, {NAMES[data]} ({one['asked']:,})",
+                [
+                    *(f"{100 * one[rule]['accuracy']:.1f}" for rule in ("no", "class means", "both")),
+                    *(f"{one[rule]['log_loss']:.3f}" for rule in ("no", "both")),
+                    *(percent(one[rule]["covered"]) for rule in ("no", "both")),
+                ],
             )
             for backbone, data, one in asked
         ),

@@ -74,6 +74,7 @@ WORKSPACE = {
     "features.layers": marked("Layers that the statistics are computed from."),
     "features.projection": marked("Width of the random projection of RanPAC."),
     "features.pooling": marked("How an input is made into numbers."),
+    "features.refit": marked("Whether the classifiers that answer also learn from validation examples."),
     "method.name": marked("How the workspace learns."),
     "method.contrasted": marked("Most stored rows that a step compares with."),
     "method.alignment_ridge": marked("Penalty on changing earlier representations."),

@@ -146,7 +146,7 @@ def calibration_of(method: Method, state: State) -> Calibration:
             calibration = Calibration.from_json(stored.document(REFUSAL))
             if calibration.kinds.keys() >= {str(kind) for kind in kinds_of(state)}:
                 return calibration
-        return calibrated_on_training(method, state)
+        return calibrated_on_training(method, state.held_out)
 
     return state.fitted(REFUSAL, read)
 
