@@ -46,6 +46,8 @@ LEARNERS = {
 """Learners of the accuracy experiments, and their names on the page."""
 STUDIES = (
     "accuracy",
+    "joint",
+    "forgetting",
     "accuracy-mpnet",
     "accuracy-smollm2",
     "full-data",
@@ -59,6 +61,10 @@ STUDIES = (
     "main-smollm2",
     "growth",
 )
+
+
+FIVE_LINES: dict[str, Any] = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))
+"""Results of benchmarks/five_lines.py."""
 
 
 def main() -> int:
@@ -89,18 +95,16 @@ def with_table(readme: str, table: str) -> str:
 
 def six_sets(study: Study) -> str:
     """Return the table of the default, its rivals and the upper bound on all data sets of a study."""
-    found = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))
-    five_lines = found["data"] if found["backbone"] == study.experiment.backbone else {}
     names = " | ".join(NAMES[data] for data in study.data)
     lines = [f"| whole accuracy (%) | {names} |", f"|---|{'---|' * len(study.data)}"]
-    best = [
-        f"{100 * max(one['whole_accuracy'] for one in five_lines[data].values() if isinstance(one, dict)):.1f}"
-        if data in five_lines
-        else "–"
-        for data in study.data
-    ]
-    if five_lines:
-        lines.append(f"| five lines: logistic regression on the frozen encoder | {' | '.join(best)} |")
+    if FIVE_LINES["backbone"] == study.experiment.backbone:
+        for title, validation in (
+            ("five lines: logistic regression on the frozen encoder", False),
+            ("the same, validation examples too", True),
+        ):
+            best = [best_of_five_lines(data, validation=validation) for data in study.data]
+            cells = ["–" if one is None else f"{100 * one['whole_accuracy']:.1f}" for one in best]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
         for rival, title in RIVALS.items():
             accuracies = [rival_cells(rival_result(data, rival))[0] for data in study.data]
             lines.append(f"| {' | '.join([title, *accuracies])} |")
@@ -110,6 +114,15 @@ def six_sets(study: Study) -> str:
         cells = [study.value(data, learner) if study.has(data, learner) else "–" for data in study.data]
         lines.append(f"| {' | '.join([title, *cells])} |")
     return "\n".join(lines)
+
+
+def best_of_five_lines(data: str, *, validation: bool) -> dict[str, float] | None:
+    """Return the best variant of the five lines, with or without validation examples; None if not measured."""
+    found = FIVE_LINES["data"].get(data, {})
+    variants = [one for name, one in found.items() if name.endswith("layers") or name.endswith("layer")]
+    if validation:
+        variants = [one for name, one in found.items() if name.endswith("validation examples too")]
+    return max(variants, key=lambda one: float(one["whole_accuracy"]), default=None)
 
 
 def orders(study: Study) -> str:
@@ -156,6 +169,39 @@ def by_arrival(study: Study) -> str:
                 accuracies.append(study.value(data, learner, variant=variant) if measured else "–")
                 seconds.append(study.value(data, learner, "cpu_seconds", variant) if measured else "–")
             lines.append(f"| {' | '.join([NAMES[data], variant, *accuracies, ', '.join(seconds)])} |")
+    return "\n".join(lines)
+
+
+def at_their_best(joint: Study, study: Study) -> str:
+    """Return the table of training on everything with more examples and for longer, beside the default."""
+    data_sets = [data for data in study.data if data in joint.data]
+    lines = [
+        f"| whole accuracy (%) | {' | '.join(NAMES[data] for data in data_sets)} |",
+        f"|---|{'--:|' * len(data_sets)}",
+    ]
+    for variant in joint.experiment.variants:
+        cells = [
+            joint.value(data, "joint, all layers", variant=variant)
+            if joint.has(data, "joint, all layers", variant=variant)
+            else "–"
+            for data in data_sets
+        ]
+        lines.append(f"| `joint`, all layers, 25 training examples, {variant} | {' | '.join(cells)} |")
+    for learner in ("dynamic", "dynamic, top", "dynamic, consolidated"):
+        values = [study.values(data, learner) for data in data_sets]
+        cells = [f"{100 * of[0]:.1f}" if 0 in of else "–" for of in values]
+        lines.append(f"| {LEARNERS[learner]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def forgotten(study: Study) -> str:
+    """Return the table of accuracy and forgetting with and without consolidations."""
+    lines = ["| data | learner | whole accuracy (%) | forgetting (points) |", "|---|---|--:|--:|"]
+    for data in study.data:
+        for learner in study.experiment.learners:
+            if study.has(data, learner):
+                cells = (study.value(data, learner, metric) for metric in ("whole_accuracy", "forgetting"))
+                lines.append(f"| {NAMES[data]} | {LEARNERS[learner]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -208,16 +254,18 @@ RIVALS = {
 
 def rivals(study: Study) -> str:
     """Return the table of what else a practitioner would use, beside the default."""
-    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
-    data_sets = [data for data in study.data if data in five_lines]
+    data_sets = [data for data in study.data if data in FIVE_LINES["data"]]
     names = " | ".join(f"{NAMES[data]} | s" for data in data_sets)
     lines = [f"| whole accuracy (%), seconds | {names} |", f"|---|{'--:|--:|' * len(data_sets)}"]
-    cells = []
-    for data in data_sets:
-        variants = [one for one in five_lines[data].values() if isinstance(one, dict)]
-        best = max(variants, key=lambda one: float(one["whole_accuracy"]))
-        cells += [f"{100 * best['whole_accuracy']:.1f}", f"{best['fit_seconds']:.1f}"]
-    lines.append(f"| five lines: logistic regression, retrained on everything | {' | '.join(cells)} |")
+    for title, validation in (
+        ("five lines: logistic regression, retrained on everything", False),
+        ("the same, validation examples too", True),
+    ):
+        cells = []
+        for data in data_sets:
+            best = best_of_five_lines(data, validation=validation)
+            cells += [f"{100 * best['whole_accuracy']:.1f}", f"{best['fit_seconds']:.1f}"] if best else ["–", "–"]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     for rival, title in RIVALS.items():
         cells = [cell for data in data_sets for cell in rival_cells(rival_result(data, rival))]
         lines.append(f"| {' | '.join([title, *cells])} |")
@@ -260,12 +308,11 @@ def rival_choice(rival: str) -> str:
 
 def rivals_missing(study: Study) -> list[str]:
     """Return what is not measured yet, on the data sets that have another result."""
-    five_lines = json.loads((HERE / "results" / "five-lines.json").read_text(encoding="utf-8"))["data"]
     return [
         f"{title.partition(',')[0]} on {NAMES[data]}"
         for rival, title in RIVALS.items()
         for data in study.data
-        if data in five_lines and rival_result(data, rival) is None
+        if data in FIVE_LINES["data"] and rival_result(data, rival) is None
     ]
 
 
@@ -294,6 +341,8 @@ class Page:
             full_sets=six_sets(self.studies["full-data"]),
             by_arrival=by_arrival(self.studies["arrival"]),
             bounds=bounds(),
+            at_their_best=at_their_best,
+            forgotten=forgotten,
             amortised=amortised,
             which_pays=which_pays(self.studies["accuracy"]),
             rivals=rivals(self.studies["accuracy"]),

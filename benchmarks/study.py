@@ -90,6 +90,11 @@ class Study:
         """Return a mean with its interval; None if not measured."""
         return next(self._entries(data, learner, variant)).summary(self._measure(metric))
 
+    def values(self, data: str, learner: str) -> Mapping[int, float]:
+        """Return the whole accuracies, 0 to 1, by task order."""
+        found = (result for result in self.results if result.data == data and result.learner == learner)
+        return {result.order: result.metrics["whole_accuracy"] for result in found}
+
     def best(self, data: str, *learners: str) -> str:
         """Return the learner with the highest mean accuracy."""
         means = {

@@ -32,7 +32,7 @@ def same_answers(bench: Bench, workspace: ConPET, texts: Sequence[str], labels: 
         UnequalError: A result differs.
     """
     live, checked = live_of(workspace, **{"selector.top_k": top_k}), texts[:CHECKED]
-    method, state = live.method, live.state
+    method, state = live.method, live.state.refitted
     assert isinstance(method, DynamicMethod)
     inputs = method.encode(state, [Example.of_text(text) for text in texts], Kind.TEXT, keep=False)
     scores = method.score(state, inputs, Kind.TEXT)

@@ -1044,8 +1044,8 @@ class ConPET:
         Raises:
             AccuracyBoundError: The accuracy would fall by more than `bound`; nothing was changed.
             DataError: No task has validation examples, or a label has no stored training example.
-            ConfigError: The method is static, the workspace stores no texts (`latent_only`, for all layers), or it has
-                no labels.
+            ConfigError: The method is static, the workspace stores no texts (`latent_only`, for all layers), it has no
+                labels, or a given setting has no effect.
         """
         return self._change(
             consolidate.consolidate, "consolidate", wait_seconds, progress, evaluate, gate, bound, settings or {}, tuned

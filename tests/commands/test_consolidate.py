@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from conpet import ConPET, Example, Task
+from conpet.commands.generations import just_consolidated
 from conpet.commands.report import report_data
 from conpet.commands.tuned import TunedBackbones
 from conpet.data import Kind
@@ -325,6 +326,28 @@ def test_the_top_layers_need_no_texts(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2, **settings)
     assert learner.consolidation_due() is not None
     assert learner.consolidate(**ANY).after.total == 8
+
+
+def test_the_top_layers_need_not_be_consolidated_right_after_all_layers(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    top = learner.settings.changed({"consolidation.layers": "top"})
+    learner.consolidate(**ANY, settings={"epochs": 1})
+    assert just_consolidated(learner.store, top)
+    assert not just_consolidated(learner.store, learner.settings)  # other epochs
+    learner.learn(stream()[2], gate=False, evaluate=False)
+    assert not just_consolidated(learner.store, top)
+
+
+def test_settings_without_effect_on_the_top_layers_are_named(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2)
+    given = {"layers": "top", "epochs": 2, "share": 0.5}
+    with (
+        frozen_state(learner),
+        pytest.raises(ConfigError, match=r"consolidation\.epochs, consolidation\.share have no"),
+    ):
+        learner.consolidate(bound=100, gate=False, settings=given)
+    top = workspace(tmp_path, 2, "top", consolidation={"layers": "top", "epochs": 2})
+    assert top.consolidate(**ANY).after.total == 8  # those of the workspace are for layers=all
 
 
 def test_the_top_layers_need_modules(tmp_path: Path) -> None:

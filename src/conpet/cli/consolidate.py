@@ -74,7 +74,7 @@ def consolidate(
 
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
-        check_consolidation(snapshot, bound, wanted)
+        check_consolidation(snapshot, bound, wanted, changes)
     change = partial(opened.consolidate, bound=bound, settings=changes, gate=not no_gate)
     try:
         report = run_change("consolidate", wait, no_evaluate, change)

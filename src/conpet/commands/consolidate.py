@@ -45,7 +45,7 @@ def consolidate(
 ) -> ConsolidationReport:
     """Consolidate a workspace; see `ConPET.consolidate`."""
     settings = tx.settings.changed({"consolidation": dict(changes)})
-    check_consolidation(tx.snapshot, bound, settings)
+    check_consolidation(tx.snapshot, bound, settings, changes)
     started = monotonic()
     sources, notes = _sources(tx.snapshot)
     parts = [*(task.active.digest for task in tx.snapshot.tasks), VERB]

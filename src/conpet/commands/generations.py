@@ -46,9 +46,15 @@ def way_back(store: Store, replaced: int) -> int:
 
 
 def just_consolidated(store: Store, settings: Settings) -> bool:
-    """Return whether a consolidation with these settings was the last change, but for those of costs and of the log."""
+    """Return whether a consolidation was the last change, but for those of costs and of the log, and did the same.
+
+    One of all layers trains the module that one of the top layers trains, too.
+    """
     last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
-    return last.verb == "consolidate" and last.detail["settings"] == settings.consolidation.model_dump(mode="json")
+    wanted = settings.consolidation
+    return last.verb == "consolidate" and (
+        wanted.layers == "top" or last.detail["settings"] == wanted.model_dump(mode="json")
+    )
 
 
 def holding(store: Store, task: str, labels: Collection[str] = ()) -> tuple[int, ...]:

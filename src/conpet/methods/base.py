@@ -277,7 +277,7 @@ class Method(ABC):
             tensors = self._statistics_tensors(sums, (features[stay], classes), renamed, source)
             left = gram.minus(features[gone]) if gone else None
             shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(left)} if left else {}
-            for slot in {LOGISTIC, REFIT} & state.shared.keys():
+            for slot in (slot for slot in (LOGISTIC, REFIT) if slot in state.shared):
                 weights = logistic_weights(state, refit=slot == REFIT)
                 if task.kind in weights:
                     weights[task.kind] = weights[task.kind].renamed(names)
@@ -321,7 +321,7 @@ class Method(ABC):
         if not (trained := logistic_weights(state).keys() & kinds):
             return SharedUpdate()
         with context.costs.stage("statistics"):
-            return SharedUpdate(self._train_logistic(state, (), (), (), trained, removed=True))
+            return SharedUpdate(self._train_logistic(state, trained, removed=True))
 
     def prune_labels(
         self, state: State, before: Sequence[TaskState], after: Sequence[TaskState]
@@ -374,7 +374,8 @@ class Method(ABC):
                 replace(data.task, objects={MODULE: InMemoryObject(Artifact(tensors=tensors))})
                 for data, tensors in zip(batch, stored, strict=True)
             ]
-            shared |= self._train_logistic(state, names, tasks, names, {data.task.kind for data in batch})
+            kinds = {data.task.kind for data in batch}
+            shared |= self._train_logistic(state, kinds, without=names, added=tasks, changed=names)
         return stored, SharedUpdate(shared, {"gram": updated})
 
     def _statistics_tensors(
@@ -406,27 +407,27 @@ class Method(ABC):
         if self.trains_logistic:
             kinds = {task.kind for task in (*removed, *added)}
             without, changed = ([task.name for task in tasks] for tasks in (removed, added))
-            shared |= self._train_logistic(state, without, added, changed, kinds, removed=True)
+            shared |= self._train_logistic(state, kinds, without=without, added=added, changed=changed, removed=True)
         return SharedUpdate(shared, {"gram": gram})
 
     def _train_logistic(
         self,
         state: State,
-        without: Collection[str],
-        added: Sequence[TaskState],
-        changed: Collection[str],
         kinds: Collection[Kind],
         *,
+        without: Collection[str] = (),
+        added: Sequence[TaskState] = (),
+        changed: Collection[str] = (),
         removed: bool = False,
     ) -> dict[str, Artifact | None]:
         """Train the logistic regression after a change: on training examples, and on validation examples, too.
 
         Args:
             state: The state before the change.
+            kinds: As in `LogisticTrainer.train`.
             without: Names of its tasks that are gone or replaced.
             added: Tasks that join the others.
             changed: As in `LogisticTrainer.train`.
-            kinds: As in `LogisticTrainer.train`.
             removed: As in `LogisticTrainer.train`.
 
         Returns:
