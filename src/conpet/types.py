@@ -453,8 +453,8 @@ class TrainedOn:
 
     Attributes:
         rows: Their numbers from 1, as in `AnsweredExample`.
-        not_compared: Number of the workspace's training examples that could not be compared, because it does not store
-            their texts.
+        not_compared: Number of the examples learned from that could not be compared, because their texts are not
+            stored. Classifiers learn from validation examples, too (`features.refit`).
     """
 
     rows: tuple[int, ...]
@@ -869,6 +869,7 @@ class ForgetReport:
         evaluation: The evaluation after the change, or None.
         receipt: The receipt (JSON-ready); None if nothing was changed.
         reviewed: Number of items in review that are deleted.
+        fitted_again: Whether classifiers are fitted again, because they had learned from the rows.
     """
 
     dry_run: bool
@@ -884,6 +885,7 @@ class ForgetReport:
     evaluation: Evaluation | None = None
     receipt: Mapping[str, Any] | None = None
     reviewed: int = 0
+    fitted_again: bool = False
 
     @property
     def rows(self) -> int:
@@ -915,6 +917,8 @@ class ForgetReport:
             lines.append(f"{would}learned again: {how}")
         elif self.learned_again:
             lines.append(f"{would}learned again: {listed(self.learned_again)}")
+        if self.fitted_again:
+            lines.append(f"classifiers {would}fitted again without what is forgotten")
         if self.still_trained:
             lines.append(f"still trained on these rows: {'; '.join(self.still_trained)}")
         return [*lines, *self.notes]
@@ -927,6 +931,7 @@ class ForgetReport:
             "tasks": [asdict(task) | {"rows": dict(task.rows), "labels": list(task.labels)} for task in self.tasks],
             "generations": list(self.generations),
             "learned_again": list(self.learned_again),
+            "fitted_again": self.fitted_again,
             "scope": self.scope,
             "still_trained": list(self.still_trained),
             "unmatched": list(self.unmatched),

@@ -135,6 +135,10 @@ def test_a_second_consolidation_without_anything_new_does_nothing(tmp_path: Path
     assert conpet("generations", workspace, "--json").json == before
     assert conpet("consolidate", workspace, "--bound", 100, "--again").code == 0
     assert len(conpet("generations", workspace, "--json").json) == len(before) + 1
+    top = ("consolidate", workspace, "--set", "layers=top")
+    assert "nothing done" in conpet(*top).out
+    refused = conpet(*top, "--set", "epochs=3")
+    assert (refused.code, "consolidation.epochs has no effect" in refused.err) == (1, True)
     other = ("consolidate", workspace, "--bound", 100, "--set", "share=0.3")
     assert conpet(*other, "--json").json["share"] == 0.3
     assert "nothing done" in conpet(*other).out

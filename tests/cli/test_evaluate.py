@@ -16,6 +16,8 @@ from tests.helpers.cli import QUICK, STREAM, conpet, taught, write_rows, write_s
 
 TESTS = [example for task in STREAM for example in task.test]
 
+OFF = ("--set", "features.refit=false")
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -158,14 +160,27 @@ def test_rows_that_were_trained_on_are_named(workspace: Path, tmp_path: Path) ->
     assert "trained on" not in clean.err
 
 
+@pytest.mark.parametrize(("settings", "rows"), [((), [2]), (("--method", "emr"), []), (OFF, [])])
+def test_validation_rows_are_no_test_where_classifiers_learned_from_them(
+    settings: tuple[str, ...], rows: list[int], tmp_path: Path
+) -> None:
+    workspace, task = tmp_path / "ws", STREAM[0]
+    assert conpet("init", workspace, *QUICK, *settings).code == 0
+    assert conpet("learn", workspace, write_stream(tmp_path / "stream") / task.name).code == 0
+    asked = (task.test[0], task.validation[0])
+    file = write_rows(tmp_path / "own.jsonl", [{"text": one.text, "label": one.label} for one in asked])
+    assert conpet("evaluate", workspace, "-i", file, "--json").json["trained_on"]["rows"] == rows
+
+
 def test_without_stored_texts_nobody_can_tell_which_rows_were_trained_on(tmp_path: Path) -> None:
     workspace, task = tmp_path / "ws", STREAM[0]
     conpet("init", workspace, *QUICK, "--set", "replay.latent_only=true")
     conpet("learn", workspace, write_stream(tmp_path / "stream") / task.name)
     file = write_rows(tmp_path / "own.jsonl", [{"text": task.train[0].text, "label": task.train[0].label}])
     shown = conpet("evaluate", workspace, "-i", file)
-    assert f"the workspace does not store the texts of {len(task.train)} training examples" in shown.err
-    assert conpet("evaluate", workspace, "-i", file, "--json").json["trained_on"]["not_compared"] == len(task.train)
+    learned_from = len(task.train) + len(task.validation)
+    assert f"the workspace does not store the texts of {learned_from} examples that it learned from" in shown.err
+    assert conpet("evaluate", workspace, "-i", file, "--json").json["trained_on"]["not_compared"] == learned_from
 
 
 def test_what_a_damaged_module_leaves_out_is_said_and_the_exit_status_is_1(tmp_path: Path) -> None:

@@ -110,7 +110,10 @@ def test_the_classifiers_keep_no_trace_of_a_validation_row(method: str, older: b
         learner.learn(without(SECOND, row.text), gate=False)
     before = ask(learner, TEXTS)
     report = learner.forget([row.text])
-    assert (report.complete, report.learned_again) == (True, ())
+    assert (report.complete, report.learned_again, report.fitted_again) == (True, (), True)
+    assert "classifiers fitted again without what is forgotten" in report.lines
+    assert report.receipt is not None
+    assert report.receipt["fitted_again"] is True
     stranger = replace(row, text="a stranger")
     (tmp_path / "other").mkdir()
     rest = without(SECOND, row.text)
@@ -245,6 +248,12 @@ def test_one_module_for_all_tasks_can_be_kept(method: str, tmp_path: Path) -> No
     assert report.complete
     require_same(ask(learner, TEXTS), ask(ConPET.open(learner.path), TEXTS), "when it is opened again")
     learner.learn(toy_stream(4, 2, 8, 2, 4, seed=5)[3], gate=False, evaluate=False)
+
+
+def test_of_a_test_row_nothing_was_learned(tmp_path: Path) -> None:
+    report = workspace(tmp_path, 2).forget([SECOND.test[0].text], dry_run=True)
+    assert (report.learned_again, report.fitted_again) == ((), False)
+    assert "fitted again" not in str(report)
 
 
 def test_held_out_rows_are_forgotten_without_training(tmp_path: Path) -> None:

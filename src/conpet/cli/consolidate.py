@@ -62,7 +62,10 @@ def consolidate(
     Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     store = Store.open(workspace)
     wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})
+    from conpet.commands.checks import check_consolidation, check_consolidation_settings
     from conpet.commands.generations import just_consolidated
+
+    check_consolidation_settings(wanted, changes)
 
     if not again and just_consolidated(store, wanted):
         if as_json:
@@ -70,11 +73,9 @@ def consolidate(
         else:
             _print_nothing_new(store, workspace)
         return
-    from conpet.commands.checks import check_consolidation
-
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
-        check_consolidation(snapshot, bound, wanted, changes)
+        check_consolidation(snapshot, bound, wanted)
     change = partial(opened.consolidate, bound=bound, settings=changes, gate=not no_gate)
     try:
         report = run_change("consolidate", wait, no_evaluate, change)

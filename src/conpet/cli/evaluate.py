@@ -257,7 +257,7 @@ def _trained_sentence(evaluation: Evaluation, rows: int) -> str:
             f"on them is not a test{rest}"
         )
     if trained.not_compared:
-        examples = plural(trained.not_compared, "training example")
+        examples = f"{plural(trained.not_compared, 'example')} that it learned from"
         sentences.append(
             f"the workspace does not store the texts of {examples}; {'further ' if trained.rows else ''}rows of the "
             "file may be among them"

@@ -134,17 +134,12 @@ def no_consolidation(method: str) -> str:
     return f"method {method!r} has no consolidation; methods that have one: {others}"
 
 
-def check_consolidation(snapshot: Snapshot, bound: float, settings: Settings, given: Collection[str]) -> None:
-    """Check the arguments of `ConPET.consolidate`.
+def check_consolidation_settings(settings: Settings, given: Collection[str]) -> None:
+    """Refuse settings without effect among those that were `given` for one consolidation, by `ConfigError`.
 
     Args:
-        snapshot: The workspace.
-        bound: The largest accepted fall of accuracy.
         settings: The settings of the workspace with those of the consolidation.
-        given: Names of the settings that were given for this consolidation.
-
-    Raises:
-        ConfigError: The workspace cannot be consolidated, the bound is wrong, or a given setting has no effect.
+        given: Names of the settings given.
     """
     ignored = sorted(set(given) - {"layers"}) if settings.consolidation.layers == "top" else []
     if ignored:
@@ -154,6 +149,14 @@ def check_consolidation(snapshot: Snapshot, bound: float, settings: Settings, gi
             "is trained with the settings of the tasks' modules (sections `module` and `training`). Leave "
             f"{'it' if len(ignored) == 1 else 'them'} out, or use layers=all. Nothing was changed"
         )
+
+
+def check_consolidation(snapshot: Snapshot, bound: float, settings: Settings) -> None:
+    """Check the arguments of `ConPET.consolidate`; `settings` are the workspace's with those of the consolidation.
+
+    Raises:
+        ConfigError: The workspace cannot be consolidated, or the bound is wrong.
+    """
     blocker = consolidation_blocker(settings)
     if not blocker and not any(task.active.labels for task in snapshot.tasks):
         blocker = "it has no task with labels to train on; learn one first"

@@ -23,7 +23,9 @@ from conpet.replay.memory import StoredExamples, Subset, text_memory
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
 from conpet.state.engine import answer, fitting
 from conpet.state.live import Live
+from conpet.state.slots import MODULE
 from conpet.state.state import TaskState
+from conpet.state.statistics import REFIT_CLASSES
 from conpet.store import Store
 from conpet.types import Evaluation, TrainedOn
 
@@ -173,20 +175,22 @@ def _answer_unknown(live: Live, examples: dict[int, Example]) -> _Unknown:
 
 
 def _trained_on(live: Live, examples: dict[int, Example]) -> TrainedOn:
-    """Compare the examples with the stored training examples of all tasks."""
+    """Compare the examples with the stored examples of all tasks that answers were learned from."""
     asked = {input_identity(example) for example in examples.values()}
     trained: set[object] = set()
     compared = total = 0
     for task in live.snapshot.tasks:
         stored = examples_without_test_labels(task.active)
-        total += task.active.description["counts"][Subset.TRAIN]
-        if stored.latent:
-            continue
-        try:
-            trained |= asked.intersection(map(input_identity, stored.examples(Subset.TRAIN)))
-        except CorruptionError as error:  # not needed for the answers
-            warnings.warn(str(error), stacklevel=2)
-        else:
-            compared += stored.count(Subset.TRAIN)
+        refit = live.method.refits and task.active.objects[MODULE].has(REFIT_CLASSES)
+        for subset in (Subset.TRAIN, Subset.VALIDATION) if refit else (Subset.TRAIN,):
+            total += task.active.description["counts"][subset]
+            if stored.latent:
+                continue
+            try:
+                trained |= asked.intersection(map(input_identity, stored.examples(subset)))
+            except CorruptionError as error:  # not needed for the answers
+                warnings.warn(str(error), stacklevel=2)
+            else:
+                compared += stored.count(subset)
     numbers = tuple(number for number, example in examples.items() if input_identity(example) in trained)
     return TrainedOn(numbers, max(0, total - compared))

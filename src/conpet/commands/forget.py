@@ -151,6 +151,11 @@ class ForgetPlan:
         return {task_state(rows.version).kind for rows in learned}
 
     @property
+    def fits_again(self) -> bool:
+        """Whether classifiers learned from anything that goes."""
+        return bool(self.learned_kinds or self.removed)
+
+    @property
     def left(self) -> dict[str, tuple[str, ...]]:
         """The labels that remain, by task."""
         gone = {loss.name: loss.labels for loss in self.losses}
@@ -359,6 +364,7 @@ def report_of(
         notes=tuple(notes),
         cost=cost,
         evaluation=evaluation,
+        fitted_again=plan.fits_again,
     )
 
 
@@ -508,6 +514,7 @@ def _detail(plan: ForgetPlan, again: Again, kept: Sequence[str], token: str, rea
         "versions": len(plan.dropped),
         "generations": list(plan.generations),
         "learned_again": {"scope": str(again.scope), "tasks": list(again.tasks)},
+        "fitted_again": plan.fits_again,
         "still_trained": list(kept),
     }
 

@@ -162,6 +162,8 @@ class Method(ABC):
     """Whether each task is learned together with all earlier ones, so that evaluating after the last is enough."""
     consolidates: ClassVar[bool] = False
     """Whether `consolidate` is defined."""
+    refits: ClassVar[bool] = False
+    """Whether answers come from classifiers that learn from validation examples, too (`State.refitted`)."""
     sections: ClassVar[frozenset[str]] = frozenset(
         {"module", "head", "training", "selector", "fusion", "replay", "consolidation"}
     )

@@ -36,6 +36,7 @@ class ClosedFormMethod(Method, ABC):
     tunes: ClassVar[bool] = False
     trains_logistic: ClassVar[bool] = False
     consolidates: ClassVar[bool] = True
+    refits: ClassVar[bool] = True
     sections: ClassVar[frozenset[str]] = frozenset({"consolidation"})
     classifier: ClassVar[str]
     """Name of the classifier in `conpet.features.CLASSIFIERS`."""
@@ -111,6 +112,7 @@ class RidgeMethod(ClosedFormMethod):
     """Ridge regression of one-hot labels on the frozen features (analytic class-incremental: Zhuang et al. 2022)."""
 
     name = "ridge"
+    refits: ClassVar[bool] = False
     classifier = Ridge.name
     temperature = 0.1
 
@@ -123,6 +125,7 @@ class RanpacMethod(ClosedFormMethod):
     """
 
     name = "ranpac"
+    refits: ClassVar[bool] = False
     classifier = ProjectedRidge.name
     views: ClassVar[tuple[View, ...]] = (View.RAW, View.PROJECTED)
     temperature = 0.1

@@ -75,6 +75,7 @@ class DynamicMethod(Method):
     name = "dynamic"
     module_per_task: ClassVar[bool] = True
     consolidates: ClassVar[bool] = True
+    refits: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, settings: Settings, cache: LogitCache | None = None) -> None:
         super().__init__(backbone, settings)
