@@ -119,9 +119,11 @@ def six_sets(study: Study) -> str:
 def best_of_five_lines(data: str, *, validation: bool) -> dict[str, float] | None:
     """Return the best variant of the five lines, with or without validation examples; None if not measured."""
     found = FIVE_LINES["data"].get(data, {})
-    variants = [one for name, one in found.items() if name.endswith(("layers", "layer"))]
-    if validation:
-        variants = [one for name, one in found.items() if name.endswith("validation examples too")]
+    variants = [
+        one
+        for name, one in found.items()
+        if isinstance(one, dict) and name.endswith("validation examples too") is validation
+    ]
     return max(variants, key=lambda one: float(one["whole_accuracy"]), default=None)
 
 

@@ -338,6 +338,13 @@ def test_the_top_layers_need_not_be_consolidated_right_after_all_layers(tmp_path
     assert not just_consolidated(learner.store, top)
 
 
+def test_the_top_layers_are_not_done_for_a_method_without_modules(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, method="lda")
+    learner.consolidate(**ANY)
+    assert just_consolidated(learner.store, learner.settings)
+    assert not just_consolidated(learner.store, learner.settings.changed({"consolidation.layers": "top"}))
+
+
 def test_settings_without_effect_on_the_top_layers_are_named(tmp_path: Path) -> None:
     learner = workspace(tmp_path, 2)
     given = {"layers": "top", "epochs": 2, "share": 0.5}

@@ -250,6 +250,14 @@ def test_one_module_for_all_tasks_can_be_kept(method: str, tmp_path: Path) -> No
     learner.learn(toy_stream(4, 2, 8, 2, 4, seed=5)[3], gate=False, evaluate=False)
 
 
+def test_of_a_validation_row_nothing_was_learned_without_refitting(tmp_path: Path) -> None:
+    learner = workspace(tmp_path, 2, features={"refit": False})
+    before = learner.store.snapshot().shared[LOGISTIC].manifest
+    report = learner.forget([SECOND.validation[0].text], evaluate=False)
+    assert (report.complete, report.fitted_again) == (True, False)
+    assert learner.store.snapshot().shared[LOGISTIC].manifest == before
+
+
 def test_of_a_test_row_nothing_was_learned(tmp_path: Path) -> None:
     report = workspace(tmp_path, 2).forget([SECOND.test[0].text], dry_run=True)
     assert (report.learned_again, report.fitted_again) == ((), False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,7 +73,7 @@ def test_of_very_many_tasks_some_are_read(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_last_layer_weighs_more_for_plain_text_only(kind: Kind, weighs_more: bool) -> None:
     """Blocks of relations and mentions are not depths of the whole text."""
     (rows,) = tasks(1, seed=1)
-    rows = rows._replace(kind=kind)
+    rows = rows._replace(task=replace(rows.task, kind=kind))
     with_last, without = (
         LogisticTrainer().train({}, [rows], [rows.name], {kind}, block=WIDTH // 2, last_layer=last_layer, seed=0)[kind]
         for last_layer in (True, False)

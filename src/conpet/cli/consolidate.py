@@ -62,10 +62,8 @@ def consolidate(
     Settings().changed({"consolidation": changes})  # wrong ones are reported before torch is imported
     store = Store.open(workspace)
     wanted = Settings.parse(store.header().settings).changed({"consolidation": changes})
-    from conpet.commands.checks import check_consolidation, check_consolidation_settings
+    wanted.consolidation.check_given(changes)
     from conpet.commands.generations import just_consolidated
-
-    check_consolidation_settings(wanted, changes)
 
     if not again and just_consolidated(store, wanted):
         if as_json:
@@ -73,6 +71,8 @@ def consolidate(
         else:
             _print_nothing_new(store, workspace)
         return
+    from conpet.commands.checks import check_consolidation
+
     opened = open_workspace(workspace, backbone, device, to_change=True)
     with opened.store.snapshot() as snapshot:
         check_consolidation(snapshot, bound, wanted)

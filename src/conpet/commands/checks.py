@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from unicodedata import category
 
 from conpet.config import Settings
@@ -132,23 +132,6 @@ def no_consolidation(method: str) -> str:
     """Return that a method has no consolidation, and which methods have one."""
     others = ", ".join(name for name, known in METHODS.loadable() if known.consolidates)
     return f"method {method!r} has no consolidation; methods that have one: {others}"
-
-
-def check_consolidation_settings(settings: Settings, given: Collection[str]) -> None:
-    """Refuse settings without effect among those that were `given` for one consolidation, by `ConfigError`.
-
-    Args:
-        settings: The settings of the workspace with those of the consolidation.
-        given: Names of the settings given.
-    """
-    ignored = sorted(set(given) - {"layers"}) if settings.consolidation.layers == "top" else []
-    if ignored:
-        names = ", ".join(f"consolidation.{name}" for name in ignored)
-        raise ConfigError(
-            f"with layers=top, {names} {'has' if len(ignored) == 1 else 'have'} no effect: the module for all labels "
-            "is trained with the settings of the tasks' modules (sections `module` and `training`). Leave "
-            f"{'it' if len(ignored) == 1 else 'them'} out, or use layers=all. Nothing was changed"
-        )
 
 
 def check_consolidation(snapshot: Snapshot, bound: float, settings: Settings) -> None:

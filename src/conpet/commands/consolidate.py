@@ -12,7 +12,7 @@ from conpet.artifact import Artifact
 from conpet.backbone.backbone import Loaded
 from conpet.backbone.states import States
 from conpet.commands.base import Transaction
-from conpet.commands.checks import check_consolidation, check_consolidation_settings, consolidation_blocker
+from conpet.commands.checks import check_consolidation, consolidation_blocker
 from conpet.commands.merge import free_slot, pruned_merge
 from conpet.commands.refusal import Refusal, last_refusal
 from conpet.commands.tuned import TunedBackbones
@@ -45,7 +45,7 @@ def consolidate(
 ) -> ConsolidationReport:
     """Consolidate a workspace; see `ConPET.consolidate`."""
     settings = tx.settings.changed({"consolidation": dict(changes)})
-    check_consolidation_settings(settings, changes)
+    settings.consolidation.check_given(changes)
     check_consolidation(tx.snapshot, bound, settings)
     started = monotonic()
     sources, notes = _sources(tx.snapshot)

@@ -23,9 +23,8 @@ from conpet.replay.memory import StoredExamples, Subset, text_memory
 from conpet.replay.memory_writer import examples_without_test_labels, stored_examples
 from conpet.state.engine import answer, fitting
 from conpet.state.live import Live
-from conpet.state.slots import MODULE
 from conpet.state.state import TaskState
-from conpet.state.statistics import REFIT_CLASSES
+from conpet.state.statistics import learned_from_validation
 from conpet.store import Store
 from conpet.types import Evaluation, TrainedOn
 
@@ -181,7 +180,7 @@ def _trained_on(live: Live, examples: dict[int, Example]) -> TrainedOn:
     compared = total = 0
     for task in live.snapshot.tasks:
         stored = examples_without_test_labels(task.active)
-        refit = live.method.refits and task.active.objects[MODULE].has(REFIT_CLASSES)
+        refit = live.method.refits and learned_from_validation(task.active.objects)
         for subset in (Subset.TRAIN, Subset.VALIDATION) if refit else (Subset.TRAIN,):
             total += task.active.description["counts"][subset]
             if stored.latent:

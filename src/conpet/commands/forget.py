@@ -30,7 +30,7 @@ from conpet.report.text import duration
 from conpet.review.queue import ReviewQueue
 from conpet.state.reading import ORIGINS, origins, task_state, task_states
 from conpet.state.state import State, TaskState
-from conpet.state.statistics import classes_of
+from conpet.state.statistics import classes_of, learned_from_validation
 from conpet.store import Change, NewVersion, SideObject, Snapshot, Store, VersionRecord
 from conpet.store.prediction_log import PredictionLog
 from conpet.types import Evaluation, ForgetReport, ForgottenTask
@@ -147,7 +147,11 @@ class ForgetPlan:
         The removal of a whole task fits again by itself.
         """
         stay = [rows for rows in self.found if rows.version.task not in self.removed]
-        learned = [rows for rows in stay if rows.learned or rows.stored[Subset.VALIDATION]]
+        learned = [
+            rows
+            for rows in stay
+            if rows.learned or (rows.stored[Subset.VALIDATION] and learned_from_validation(rows.version.objects))
+        ]
         return {task_state(rows.version).kind for rows in learned}
 
     @property

@@ -48,12 +48,13 @@ def way_back(store: Store, replaced: int) -> int:
 def just_consolidated(store: Store, settings: Settings) -> bool:
     """Return whether a consolidation was the last change, but for those of costs and of the log, and did the same.
 
-    One of all layers trains the module that one of the top layers trains, too.
+    One of all layers trains the module that one of the top layers trains, too, if the method has modules.
     """
     last = [event for event in store.events() if event.verb not in (COSTS, LOG)][-1]
     wanted = settings.consolidation
     return last.verb == "consolidate" and (
-        wanted.layers == "top" or last.detail["settings"] == wanted.model_dump(mode="json")
+        (wanted.layers == "top" and settings.method.name == "dynamic")
+        or last.detail["settings"] == wanted.model_dump(mode="json")
     )
 
 

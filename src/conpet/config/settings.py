@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
@@ -163,6 +163,21 @@ class ConsolidationConfig(StrictModel):
     batch_size: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse settings without effect among those `given` for one consolidation.
+
+        Raises:
+            ConfigError: One has no effect; the message names it.
+        """
+        ignored = sorted(set(given) - {"layers"}) if self.layers == "top" else []
+        if ignored:
+            names = ", ".join(f"consolidation.{name}" for name in ignored)
+            raise ConfigError(
+                f"with layers=top, {names} {'has' if len(ignored) == 1 else 'have'} no effect: the module for all "
+                "labels is trained with the settings of the tasks' modules (sections `module` and `training`). Leave "
+                f"{'it' if len(ignored) == 1 else 'them'} out, or use layers=all. Nothing was changed"
+            )
 
 
 class GateConfig(StrictModel):

@@ -30,12 +30,12 @@ from conpet.state.logistic import LogisticTrainer, Rows
 from conpet.state.slots import LOGISTIC, MODULE, REFIT, STATISTICS
 from conpet.state.state import SCOPES, Names, State, TaskState
 from conpet.state.statistics import (
-    REFIT_CLASSES,
     Examples,
     StatisticsReader,
     classes_of,
     features_of,
     gram_artifact,
+    learned_from_validation,
     logistic_artifact,
     logistic_weights,
     remaining_rows,
@@ -377,7 +377,7 @@ class Method(ABC):
                 for data, tensors in zip(batch, stored, strict=True)
             ]
             kinds = {data.task.kind for data in batch}
-            shared |= self._train_logistic(state, kinds, without=names, added=tasks, changed=names)
+            shared |= self._train_logistic(state, kinds, without=names, added=tasks)
         return stored, SharedUpdate(shared, {"gram": updated})
 
     def _statistics_tensors(
@@ -408,8 +408,8 @@ class Method(ABC):
         shared: dict[str, Artifact | None] = {STATISTICS: gram_artifact(gram)}
         if self.trains_logistic:
             kinds = {task.kind for task in (*removed, *added)}
-            without, changed = ([task.name for task in tasks] for tasks in (removed, added))
-            shared |= self._train_logistic(state, kinds, without=without, added=added, changed=changed, removed=True)
+            without = [task.name for task in removed]
+            shared |= self._train_logistic(state, kinds, without=without, added=added, removed=True)
         return SharedUpdate(shared, {"gram": gram})
 
     def _train_logistic(
@@ -419,7 +419,6 @@ class Method(ABC):
         *,
         without: Collection[str] = (),
         added: Sequence[TaskState] = (),
-        changed: Collection[str] = (),
         removed: bool = False,
     ) -> dict[str, Artifact | None]:
         """Train the logistic regression after a change: on training examples, and on validation examples, too.
@@ -429,7 +428,6 @@ class Method(ABC):
             kinds: As in `LogisticTrainer.train`.
             without: Names of its tasks that are gone or replaced.
             added: Tasks that join the others.
-            changed: As in `LogisticTrainer.train`.
             removed: As in `LogisticTrainer.train`.
 
         Returns:
@@ -437,15 +435,15 @@ class Method(ABC):
         """
         others = [task for task in state.tasks if task.name not in without]
         shared: dict[str, Artifact | None] = {}
-        refits = any(task.objects[MODULE].has(REFIT_CLASSES) for task in (*others, *added))
+        refits = any(learned_from_validation(task.objects) for task in (*others, *added))
         for slot in (LOGISTIC, REFIT) if refits else (LOGISTIC,):
             refit = slot == REFIT
             sums = self.statistics_reader.class_sums(others, refit=refit)
-            rows = [Rows.stored(task, known, refit=refit) for task, known in zip(others, sums, strict=True)]
+            rows = [Rows(task, known, refit) for task, known in zip(others, sums, strict=True)]
             weights = self._logistic_trainers[slot].train(
                 logistic_weights(state, refit=refit),
                 rows + [Rows.stored(task, refit=refit) for task in added],
-                changed,
+                [task.name for task in added],
                 kinds,
                 block=self.backbone.hidden_size,
                 last_layer=self.backbone.features_reach_last_layer,

@@ -40,24 +40,29 @@ class Rows(NamedTuple):
     """The examples of a task that the classifiers learn from.
 
     Attributes:
-        name: Name of the task.
-        kind: Kind of its examples.
+        task: The task that they are stored with; they are read when needed.
         sums: Its class sums.
-        task: The task that they are stored with.
         refit: Whether they are the training and the validation examples.
     """
 
-    name: str
-    kind: Kind
-    sums: ClassSums
     task: TaskState
+    sums: ClassSums
     refit: bool = False
 
     @classmethod
-    def stored(cls, task: TaskState, sums: ClassSums | None = None, *, refit: bool = False) -> Rows:
-        """Return the rows stored with a task; they are read when needed."""
-        sums = sums or class_sums_of(task, refit=refit)
-        return cls(task.name, task.kind, sums, task, refit)
+    def stored(cls, task: TaskState, *, refit: bool = False) -> Rows:
+        """Return the rows stored with a task, with its class sums."""
+        return cls(task, class_sums_of(task, refit=refit), refit)
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.task.name
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of its examples."""
+        return self.task.kind
 
     def read(self) -> Examples:
         """Return features and classes."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from conpet.artifact import Artifact
+from conpet.artifact import Artifact, ObjectReader
 from conpet.data import Kind
 from conpet.features.feature_map import FeatureMap
 from conpet.features.logistic import LogisticWeights
@@ -154,6 +154,11 @@ def class_sums_of(task: TaskState, *, refit: bool = False) -> ClassSums:
     stored = task.objects[MODULE]
     stem = REFIT_CLASSES if refit and stored.has(REFIT_CLASSES) else CLASSES
     return ClassSums.from_tensors(stored.tensors(stem), task.classes)
+
+
+def learned_from_validation(objects: Mapping[str, ObjectReader]) -> bool:
+    """Return whether classifiers learned from the validation examples of a version with these objects."""
+    return MODULE in objects and objects[MODULE].has(REFIT_CLASSES)
 
 
 def examples_of(task: TaskState, *, refit: bool = False) -> Examples:
